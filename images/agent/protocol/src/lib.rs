@@ -1,0 +1,31 @@
+//! The language of the server and the agent inside a guest.
+//!
+//! They talk over a virtio-serial port. One frame is one JSON object on one line. A line break
+//! never occurs inside JSON as it is written here, so either side finds the next frame again after
+//! the other one died in the middle of a frame: the stream of a port has no beginning that both
+//! sides see, it merely goes on when somebody connects again. That is also why a peer that has just
+//! connected sends an empty line first: it ends whatever its predecessor left half written.
+//!
+//! The server sends [`Request`]s, at most one at a time; the agent answers each with a [`Reply`]
+//! of the same id and sends [`Event`]s when it has something to say. Replies with another id are
+//! answers to a predecessor and are dropped.
+
+mod codec;
+mod message;
+
+pub use codec::{FrameError, LineDecoder, MAX_FRAME_BYTES, encode};
+pub use message::{
+    Activated, Activation, Call, Event, Fault, FaultCode, FromGuest, Hello, Phase, Reply, Request,
+    Status,
+};
+
+/// Version of the language. Both sides say theirs in `hello`; they work together when it is equal,
+/// because server and image are built from one tree and a server rebuilds what is older.
+pub const VERSION: u32 = 1;
+
+/// Name of the virtio-serial port; the guest finds it as `/dev/virtio-ports/<name>` or by the
+/// `name` file below `/sys/class/virtio-ports`.
+pub const PORT_NAME: &str = "remote-docker.agent.0";
+
+/// TCP port on which the agent ends TLS and hands the bytes to the Docker daemon.
+pub const DOCKER_PORT: u16 = 2376;

@@ -1,0 +1,205 @@
+//! The messages. Every field is what the other side needs to know and cannot find out by itself.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// Server to agent: do something and answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Comes back in the reply.
+    pub id: u64,
+    /// What to do.
+    pub call: Call,
+}
+
+/// What the server may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// Who is there, and how far is it? Answered with [`Reply::Hello`] in every phase.
+    Hello {
+        /// The server's [`crate::VERSION`].
+        version: u32,
+    },
+    /// Prepare to be copied: finish what is under way, drop caches, hold no connection, write
+    /// nothing more. Allowed in [`Phase::Ready`]; answered with [`Reply::Quiesced`].
+    Quiesce,
+    /// Become a machine of its own. Allowed in [`Phase::Ready`] (after a cold boot) and
+    /// [`Phase::Quiesced`] (in a clone). Answered with [`Reply::Activated`] when all of it is done.
+    Activate(Box<Activation>),
+    /// Listen for the holder of the lease with this certificate. Allowed in [`Phase::Activated`];
+    /// answered with [`Reply::Serving`] when the socket listens.
+    Serve {
+        /// Certificate for the key whose request [`Activated`] carried (PEM).
+        cert_pem: String,
+        /// The CA that signs the certificates of those who may connect (PEM).
+        client_ca_pem: String,
+    },
+    /// How is it? Answered with [`Reply::Status`].
+    Status,
+}
+
+/// What makes a guest a machine of its own.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activation {
+    /// Host name; the VM's id.
+    pub hostname: String,
+    /// 32 lower-case hexadecimal digits for `/etc/machine-id`.
+    pub machine_id: String,
+    /// The guest's address, a /32.
+    pub address: Ipv4Addr,
+    /// The gateway on the link, the same for all guests.
+    pub gateway: Ipv4Addr,
+    /// DNS servers for `/etc/resolv.conf`; may be empty.
+    pub nameservers: Vec<Ipv4Addr>,
+    /// The host's clock when the frame was sent, in nanoseconds since 1970 (UTC).
+    pub unix_time_ns: u64,
+    /// Fresh random bytes of the host (hexadecimal) for the guest's random number generator.
+    pub entropy_hex: String,
+    /// Whether this guest is a clone, so that the kernel must have reseeded its random number
+    /// generator because the VM generation id changed.
+    pub expect_reseed: bool,
+}
+
+impl std::fmt::Debug for Activation {
+    /// Leaves the entropy out: whatever is printed may land in a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Activation")
+            .field("hostname", &self.hostname)
+            .field("address", &self.address)
+            .field("expect_reseed", &self.expect_reseed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Agent to server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromGuest {
+    /// Answer to the request of the same id.
+    Reply {
+        /// Id of the request.
+        id: u64,
+        /// What became of it.
+        result: Result<Reply, Fault>,
+    },
+    /// Something happened.
+    Event(Event),
+}
+
+/// Answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Call::Hello`].
+    Hello(Hello),
+    /// To [`Call::Quiesce`].
+    Quiesced,
+    /// To [`Call::Activate`].
+    Activated(Box<Activated>),
+    /// To [`Call::Serve`].
+    Serving,
+    /// To [`Call::Status`].
+    Status(Status),
+}
+
+/// Who the agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The agent's [`crate::VERSION`].
+    pub version: u32,
+    /// How far the guest is.
+    pub phase: Phase,
+    /// The kernel's boot id; equal in a template and its clones.
+    pub boot_id: String,
+}
+
+/// How far a guest is. Only forward: a guest that must go back is destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The Docker daemon does not answer yet.
+    Booting,
+    /// The Docker daemon answers on its Unix socket.
+    Ready,
+    /// Ready to be copied, or just copied.
+    Quiesced,
+    /// Has its own identity.
+    Activated,
+    /// Listens for the holder of the lease.
+    Serving,
+}
+
+/// What the agent found when it had done an [`Activation`]. The server checks it against what it
+/// asked for and destroys the guest on any miss.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activated {
+    /// Request for the guest's TLS certificate; its key was made after the activation (PEM).
+    pub csr_pem: String,
+    /// The guest's SSH host key, made after the activation (OpenSSH format, one line).
+    pub ssh_host_key: String,
+    /// Host name as the kernel tells it now.
+    pub hostname: String,
+    /// `/etc/machine-id` as it reads now.
+    pub machine_id: String,
+    /// Address on the link as the kernel tells it now.
+    pub address: Ipv4Addr,
+    /// The guest's clock when the reply was made, in nanoseconds since 1970 (UTC).
+    pub unix_time_ns: u64,
+    /// Whether the kernel logged after the copy was made that it reseeded its random number
+    /// generator because of a changed VM generation id.
+    pub rng_reseeded: bool,
+    /// Connections to the Docker socket or the TLS port that were open; must be none.
+    pub open_connections: u32,
+}
+
+/// How a guest is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// How far it is.
+    pub phase: Phase,
+    /// Whether the Docker daemon answers now.
+    pub docker_answers: bool,
+    /// How often the Docker daemon had to be started again.
+    pub docker_restarts: u32,
+    /// TLS connections that are open now.
+    pub connections: u32,
+}
+
+/// What the agent says unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The phase changed by itself (the daemon became ready).
+    Phase(Phase),
+    /// The Docker daemon or containerd ended and is being started again.
+    DaemonExited {
+        /// `dockerd` or `containerd`.
+        daemon: String,
+        /// How it ended, in words, such as `exit status 1`.
+        status: String,
+    },
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// For programs.
+    pub code: FaultCode,
+    /// For people; at most a few hundred bytes.
+    pub message: String,
+}
+
+/// Kinds of [`Fault`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultCode {
+    /// The request is not one that this version knows.
+    Unsupported,
+    /// The request is not allowed in the guest's phase.
+    WrongPhase,
+    /// A step of it failed.
+    Failed,
+}

@@ -1,0 +1,147 @@
+//! Leases on the wire.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::LeaseId;
+
+/// Body of `POST /v1/leases`. Whatever is left out takes the server's default.
+///
+/// Durations are signed on the wire so that a negative one is answered by a sentence about the
+/// field and not by a parser's complaint about integer types.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateLease {
+    /// Which Docker engine: a name or an alias from the server's images, such as `26`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// Which machine size, by the name the server's configuration gives it, such as `small`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<String>,
+    /// How long the lease lasts, in seconds, counted from the moment the machine is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<i64>,
+    /// How long the call may wait for the machine, in seconds. With 0 it answers at once with a
+    /// waiting lease, to be followed by `GET /v1/leases/{id}?wait_s=`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_s: Option<i64>,
+    /// PKCS #10 request (PEM) for the client certificate. The private key stays with the client.
+    pub client_csr_pem: String,
+    /// Free words of the requester that are shown in lists; at most 16, of 64 and 256 bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where a lease is in its life: `waiting → active → ending → ended`; a lease that is given up
+/// while it waits goes straight to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseState {
+    /// No machine is ready for it yet.
+    Waiting,
+    /// Its machine answers.
+    Active,
+    /// Its machine is being destroyed.
+    Ending,
+    /// Nothing of it is left on the host.
+    Ended,
+}
+
+/// Why a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The holder gave it back.
+    Released,
+    /// Its time was over.
+    Expired,
+    /// Its machine died or was destroyed by somebody else.
+    VmLost,
+    /// The client that waited for it went away.
+    ClientGone,
+    /// No machine became ready in the time the client was willing to wait.
+    WaitTimeout,
+}
+
+/// How to reach the Docker daemon of an active lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DockerEndpoint {
+    /// Value for `DOCKER_HOST`, such as `tcp://127.0.0.1:23760`.
+    pub host: String,
+    /// The certificate authority of this one machine (PEM); becomes `ca.pem`.
+    pub ca_pem: String,
+    /// The client certificate made from the request's CSR (PEM); becomes `cert.pem`.
+    pub cert_pem: String,
+}
+
+/// How long one step of a start took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepTiming {
+    /// Name of the step, such as `clone`.
+    pub step: String,
+    /// Its duration in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// A lease as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its id.
+    pub id: LeaseId,
+    /// Where it is in its life.
+    pub state: LeaseState,
+    /// The engine it got or waits for.
+    pub engine: String,
+    /// The machine size it got or waits for.
+    pub size: String,
+    /// How long it lasts from the moment it is ready, in seconds.
+    pub ttl_s: u64,
+    /// What the requester wrote on it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When its machine was ready and handed over.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ready_at: Option<OffsetDateTime>,
+    /// When it ends unless it is given back earlier.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires_at: Option<OffsetDateTime>,
+    /// When nothing of it was left on the host.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ended_at: Option<OffsetDateTime>,
+    /// Why it ends or ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// Whether the machine was ready before the lease was asked for.
+    #[serde(default)]
+    pub warm: bool,
+    /// How to reach the daemon; there while the lease is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<DockerEndpoint>,
+    /// What the start was made of, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timings: Vec<StepTiming>,
+}
+
+/// Answer of `GET /v1/leases`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseList {
+    /// Leases that have not ended, oldest first.
+    pub leases: Vec<Lease>,
+}

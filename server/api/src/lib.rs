@@ -1,0 +1,12 @@
+//! What the server and its clients say to each other: the bodies of the HTTP API, the error codes
+//! and the ids. No logic lives here, so that both sides and the tests can share it.
+//!
+//! Times are RFC 3339 in UTC; durations carry their unit in the name of the field.
+
+pub mod id;
+pub mod lease;
+pub mod problem;
+
+pub use id::{LeaseId, ParseIdError, short_code};
+pub use lease::{CreateLease, DockerEndpoint, EndReason, Lease, LeaseList, LeaseState, StepTiming};
+pub use problem::{ErrorCode, PROBLEM_CONTENT_TYPE, Problem};

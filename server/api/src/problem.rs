@@ -1,0 +1,119 @@
+//! Errors on the wire: problem documents after RFC 9457.
+
+use serde::{Deserialize, Serialize};
+
+/// Content type of a [`Problem`].
+pub const PROBLEM_CONTENT_TYPE: &str = "application/problem+json";
+
+/// Stable codes that a program may branch on. A new server may send one that an old client does
+/// not know; that reads as [`ErrorCode::Unknown`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// No token, or one that is not good here.
+    Unauthorized,
+    /// The body is not the JSON that the call takes.
+    InvalidBody,
+    /// The body is larger than the call takes.
+    BodyTooLarge,
+    /// No image offers this engine.
+    UnknownEngine,
+    /// The configuration names no such size.
+    UnknownSize,
+    /// The lease would last no time, or longer than the server allows.
+    InvalidTtl,
+    /// The call would wait a negative time, or longer than the server allows.
+    InvalidWait,
+    /// The certificate request cannot be read, is not signed by its key, or its key is too weak.
+    InvalidCsr,
+    /// Too many labels, or one that is too long.
+    InvalidLabels,
+    /// The id in the path is not an id.
+    InvalidId,
+    /// There is no such lease, or not for this caller.
+    LeaseNotFound,
+    /// There is no such path.
+    NotFound,
+    /// The path is there, but not for this method.
+    MethodNotAllowed,
+    /// No machine became ready in the time the client was willing to wait.
+    NoCapacity,
+    /// The server cannot serve now; `/readyz` says why.
+    NotReady,
+    /// A fault of the server; its log has the details under the request id.
+    Internal,
+    /// A code this client does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl ErrorCode {
+    /// The code as it stands on the wire, such as `unknown_engine`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::InvalidBody => "invalid_body",
+            Self::BodyTooLarge => "body_too_large",
+            Self::UnknownEngine => "unknown_engine",
+            Self::UnknownSize => "unknown_size",
+            Self::InvalidTtl => "invalid_ttl",
+            Self::InvalidWait => "invalid_wait",
+            Self::InvalidCsr => "invalid_csr",
+            Self::InvalidLabels => "invalid_labels",
+            Self::InvalidId => "invalid_id",
+            Self::LeaseNotFound => "lease_not_found",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NoCapacity => "no_capacity",
+            Self::NotReady => "not_ready",
+            Self::Internal => "internal",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A problem document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// URI reference of the kind of problem; `about:blank` as the code says it all.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What kind of problem it is, in a few words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time, and why.
+    pub detail: String,
+    /// The stable code.
+    pub code: ErrorCode,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Names the request in the server's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_spelled_the_same_in_json_and_in_text() {
+        for code in [
+            ErrorCode::Unauthorized,
+            ErrorCode::NoCapacity,
+            ErrorCode::InvalidCsr,
+        ] {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn a_code_from_the_future_is_unknown_and_not_an_error() {
+        let code: ErrorCode = serde_json::from_str("\"quota_of_2031\"").unwrap();
+        assert_eq!(code, ErrorCode::Unknown);
+    }
+}
