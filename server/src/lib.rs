@@ -1,1 +1,18 @@
-//! The server.
+//! `remote-dockerd`: leases out virtual machines that run a Docker daemon each.
+//!
+//! ARCHITECTURE.md at the top of the repository has the map of these rooms, the invariants and
+//! three walk-throughs.
+
+pub mod clock;
+pub mod config;
+pub mod guest;
+pub mod http;
+pub mod hypervisor;
+pub mod ids;
+pub mod lease;
+pub mod network;
+pub mod pki;
+pub mod reconcile;
+pub mod relay;
+pub mod store;
+pub mod telemetry;

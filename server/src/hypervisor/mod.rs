@@ -1,0 +1,176 @@
+//! The hypervisor in the server's words: six verbs, small enough for a simulator to be honest
+//! about. [`libvirt`] is the real thing, [`sim`] plays races, faults and scale; one suite of tests
+//! runs against both.
+//!
+//! Every verb may be called again after a crash or a lost answer. A verb acts only on what carries
+//! this installation's id.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::ids::VmId;
+
+pub use error::HypervisorError;
+
+mod error;
+
+/// Starts, copies and destroys virtual machines, with their wires, disks and channels.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// What this host can do; found out once, when the hypervisor is opened.
+    fn host(&self) -> &HostFacts;
+
+    /// Makes the VM's tap, folder and disk and runs it. Returns when its processors run.
+    ///
+    /// # Errors
+    /// When any part fails; what had been made by then is left for [`Self::destroy`].
+    async fn start(&self, vm: &VmSpec) -> Result<StartReport, HypervisorError>;
+
+    /// Stops a VM that was started with [`Source::Template`] for good and writes the state of its
+    /// devices beside its memory and disk, so that it can be cloned.
+    ///
+    /// # Errors
+    /// When QEMU cannot write the state; the VM is then to be destroyed.
+    async fn snapshot(&self, vm: VmId, template: &TemplateFiles) -> Result<(), HypervisorError>;
+
+    /// Connects to the agent's channel. One connection at a time; a new one ends the old.
+    ///
+    /// # Errors
+    /// When the VM does not run.
+    async fn channel(&self, vm: VmId) -> Result<Box<dyn Channel>, HypervisorError>;
+
+    /// Takes away everything of the VM: domain, process, tap, disk, folder. Also right for a VM that
+    /// was never started, that is half made, or that is already gone.
+    ///
+    /// # Errors
+    /// When something is left; call again.
+    async fn destroy(&self, vm: VmId) -> Result<(), HypervisorError>;
+
+    /// All VMs of this installation of which anything is on this host.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    async fn list(&self) -> Result<Observed, HypervisorError>;
+}
+
+/// A byte stream to the agent inside a guest.
+pub trait Channel: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Channel for T {}
+
+/// What is on the host of our VMs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// VMs whose processors run.
+    pub running: BTreeSet<VmId>,
+    /// VMs that do not run but of which something is left (a crashed domain, a tap, a folder).
+    pub remnants: BTreeSet<VmId>,
+}
+
+/// How machine instructions of guests are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accelerator {
+    /// By the processor.
+    Kvm,
+    /// By QEMU's translator, some ten times slower.
+    Tcg,
+}
+
+/// What a host can do and what runs on it. Templates fit only hosts with equal facts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The accelerator in use.
+    pub accelerator: Accelerator,
+    /// QEMU's version, such as `10.0.2`.
+    pub qemu_version: String,
+    /// libvirt's version, such as `11.3.0`.
+    pub libvirt_version: String,
+    /// Model name of the host's processor.
+    pub cpu_model: String,
+}
+
+/// Files of an image that VMs start from. All absolute; none is ever written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFiles {
+    /// Root disk, qcow2.
+    pub disk: PathBuf,
+    /// Linux kernel.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: PathBuf,
+}
+
+/// Files of a template. Written while it is built, never after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateFiles {
+    /// Guest memory.
+    pub memory: PathBuf,
+    /// State of the devices.
+    pub device_state: PathBuf,
+    /// Root disk, a qcow2 overlay over the image's.
+    pub disk: PathBuf,
+}
+
+impl TemplateFiles {
+    /// The files of the template in `folder`.
+    #[must_use]
+    pub fn in_folder(folder: &std::path::Path) -> Self {
+        Self {
+            memory: folder.join("memory"),
+            device_state: folder.join("devices"),
+            disk: folder.join("disk.qcow2"),
+        }
+    }
+}
+
+/// What a VM begins as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Boots the image; its disk is an overlay of its own.
+    Cold,
+    /// Boots the image with memory and disk in the template's files, to become that template by
+    /// [`Hypervisor::snapshot`].
+    Template(TemplateFiles),
+    /// Goes on where the template stopped; memory and disk are copied on write.
+    Clone(TemplateFiles),
+}
+
+/// A VM to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Its id; names everything on the host.
+    pub id: VmId,
+    /// What it begins as.
+    pub source: Source,
+    /// The image.
+    pub image: ImageFiles,
+    /// Number of virtual processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// The guest's address, for the route to its tap; a template in the making has none and gets no
+    /// wire that leads anywhere.
+    pub address: Option<Ipv4Addr>,
+    /// A fresh VM generation id; the guest's kernel reseeds its random numbers when it changes.
+    pub generation_id: u128,
+}
+
+/// What a start was made of, for the lease's timings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StartReport {
+    /// Steps in order.
+    pub steps: Vec<Step>,
+}
+
+/// One step and how long it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Its name, such as `define`.
+    pub name: &'static str,
+    /// How long it took.
+    pub duration: std::time::Duration,
+}

@@ -1,0 +1,15 @@
+//! The pure core: what a lease and a VM are, how they may change, and what is to be done next.
+//!
+//! ```text
+//! VM     Planned → Starting → Activating → Ready → Assigned
+//!           └──────────┴───────────┴─────────┴────────┴──▶ Destroying{reason} ──▶ Gone
+//! lease  Waiting → Active{vm, expires_at} → Ending{reason} → Ended{reason}
+//!           └─────────────────────────────────▲
+//! ```
+//!
+//! Nothing here knows the time, the database, libvirt or a log: [`plan`] gets all it needs and
+//! answers what to do.
+
+mod model;
+
+pub use model::{DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
