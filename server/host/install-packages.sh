@@ -31,9 +31,10 @@ ca-certificates            | build    | -       | downloads of crates over TLS
 mmdebstrap                 | build    | -       | makes the root file system of the guest image
 e2fsprogs                  | build    | -       | mke2fs writes the guest disk without mounting it
 cpio                       | build    | -       | packs the guest initramfs
-kmod                       | build    | -       | finds the kernel modules the guest boots with
-xz-utils                   | build    | -       | unpacks those modules
-zstd                       | build    | -       | caches the unpacked guest system
+zstd                       | build    | -       | keeps the guest root file system in a cache
+uidmap                     | build    | -       | user namespaces, in which an ordinary user makes the image
+fakeroot                   | build    | -       | the same for the guest disk
+debian-archive-keyring     | build    | -       | verifies the packages of the guest image
 qemu-utils                 | build run | 1:8.2  | qemu-img: guest disks
 qemu-system-x86            | run      | 1:8.2   | runs the virtual machines
 libvirt-daemon-driver-qemu | run      | 10.0    | libvirt embedded QEMU driver (no daemon is started)
