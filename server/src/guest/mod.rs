@@ -1,1 +1,13 @@
-//! Room `guest`.
+//! The server's end of the channel to the agent inside a guest.
+//!
+//! Whatever comes from a guest may come from a hostile tenant: frames are bounded in length, in
+//! number and in time, and a guest that breaks a bound is given up. It costs that VM, never the
+//! server.
+
+mod error;
+mod identity;
+mod link;
+
+pub use error::GuestError;
+pub use identity::{Identity, check as check_identity};
+pub use link::{Link, Occurrence};

@@ -1,0 +1,180 @@
+use guest_protocol::{Fault, FaultCode, Hello, MAX_FRAME_BYTES};
+use tokio::io::{AsyncWriteExt, DuplexStream};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn pair() -> (Link, DuplexStream) {
+    let (server, guest) = tokio::io::duplex(MAX_FRAME_BYTES * 2);
+    (Link::new(Box::new(server), 7), guest)
+}
+
+/// Reads one request and answers it with what `answer` makes of its id.
+async fn answer(guest: &mut DuplexStream, answer: impl FnOnce(u64) -> Vec<u8>) {
+    let mut decoder = LineDecoder::default();
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(request) = decoder.next_frame::<Request>().unwrap() {
+            guest.write_all(&answer(request.id)).await.unwrap();
+            return;
+        }
+        let count = guest.read(&mut buffer).await.unwrap();
+        decoder.feed(&buffer[..count]).unwrap();
+    }
+}
+
+fn reply(id: u64, reply: Reply) -> Vec<u8> {
+    encode(&FromGuest::Reply {
+        id,
+        result: Ok(reply),
+    })
+    .unwrap()
+}
+
+fn hello(id: u64, version: u32, phase: Phase) -> Vec<u8> {
+    reply(
+        id,
+        Reply::Hello(Hello {
+            version,
+            phase,
+            boot_id: "b".into(),
+        }),
+    )
+}
+
+#[tokio::test]
+async fn a_booting_guest_is_waited_for() {
+    let (mut link, mut guest) = pair();
+    let ready = encode(&FromGuest::Event(Event::Phase(Phase::Ready))).unwrap();
+    let (waited, ()) = tokio::join!(link.wait_ready(LIMIT), async {
+        answer(&mut guest, |id| {
+            [hello(id, VERSION, Phase::Booting), ready].concat()
+        })
+        .await;
+    });
+    waited.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_of_another_version_is_refused() {
+    let (mut link, mut guest) = pair();
+    let (waited, ()) = tokio::join!(
+        link.wait_ready(LIMIT),
+        answer(&mut guest, |id| hello(id, VERSION + 1, Phase::Ready))
+    );
+    assert!(
+        matches!(waited, Err(GuestError::Version { .. })),
+        "{waited:?}"
+    );
+}
+
+#[tokio::test]
+async fn answers_to_a_predecessor_and_its_half_frame_are_passed_over() {
+    let (mut link, mut guest) = pair();
+    guest.write_all(b"ply\":{\"id\":1}}\n").await.unwrap();
+    guest.write_all(&reply(1, Reply::Quiesced)).await.unwrap();
+    let status = Status {
+        phase: Phase::Serving,
+        docker_answers: true,
+        docker_restarts: 2,
+        connections: 3,
+    };
+    // The stale lines arrive in the same read as nothing of ours, so they are met first.
+    let expected = status.clone();
+    let (got, ()) = tokio::join!(
+        link.status(LIMIT),
+        answer(&mut guest, |id| reply(id, Reply::Status(status)))
+    );
+    assert_eq!(got.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn events_are_kept_for_later_and_their_number_is_bounded() {
+    let (mut link, mut guest) = pair();
+    let event = |n: usize| Event::DaemonExited {
+        daemon: "dockerd".into(),
+        status: n.to_string(),
+    };
+    let (done, ()) = tokio::join!(link.quiesce(LIMIT), async {
+        answer(&mut guest, |id| {
+            let mut bytes: Vec<u8> = (0..KEPT_EVENTS + 5)
+                .flat_map(|n| encode(&FromGuest::Event(event(n))).unwrap())
+                .collect();
+            bytes.extend(reply(id, Reply::Quiesced));
+            bytes
+        })
+        .await;
+    });
+    done.unwrap();
+    assert_eq!(link.next().await.unwrap(), Occurrence::Event(event(5)));
+    assert_eq!(link.events.len(), KEPT_EVENTS - 1);
+}
+
+#[tokio::test]
+async fn a_fault_is_told_in_the_agents_words() {
+    let (mut link, mut guest) = pair();
+    let fault = Fault {
+        code: FaultCode::WrongPhase,
+        message: "still booting".into(),
+    };
+    let (done, ()) = tokio::join!(
+        link.quiesce(LIMIT),
+        answer(&mut guest, |id| encode(&FromGuest::Reply {
+            id,
+            result: Err(fault)
+        })
+        .unwrap())
+    );
+    let error = done.unwrap_err();
+    assert!(matches!(&error, GuestError::Refused { .. }), "{error:?}");
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "still booting"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_guest_is_given_up() {
+    let (mut link, _guest) = pair();
+    let done = link.quiesce(Duration::from_secs(3)).await;
+    assert!(
+        matches!(done, Err(GuestError::Timeout { limit_s: 3, .. })),
+        "{done:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_flood_is_given_up() {
+    let (mut link, mut guest) = pair();
+    let noise = encode(&FromGuest::Event(Event::Phase(Phase::Ready))).unwrap();
+    let flood = async {
+        // Ends with an error when the link is dropped.
+        while guest.write_all(&noise).await.is_ok() {}
+    };
+    let asked = async {
+        let done = link.quiesce(LIMIT).await;
+        drop(link);
+        done
+    };
+    let (done, ()) = tokio::join!(asked, flood);
+    assert!(matches!(done, Err(GuestError::Flood { .. })), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_frame_without_an_end_is_given_up() {
+    let (mut link, mut guest) = pair();
+    guest
+        .write_all(&vec![b'x'; MAX_FRAME_BYTES + 1])
+        .await
+        .unwrap();
+    let done = link.quiesce(LIMIT).await;
+    assert!(matches!(done, Err(GuestError::Frame(_))), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_guest_that_goes_away_is_noticed() {
+    let (mut link, guest) = pair();
+    drop(guest);
+    assert_eq!(link.next().await.unwrap(), Occurrence::Closed);
+}
