@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use guest_protocol::{
-    Activated, Activation, Call, Event, FrameError, FromGuest, LineDecoder, Phase, Reply, Request, Status,
-    VERSION, encode,
+    Activated, Activation, Call, Event, FrameError, FromGuest, LineDecoder, Phase, Reply, Request,
+    Status, VERSION, encode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
