@@ -17,6 +17,8 @@ use crate::ids::VmId;
 pub use error::HypervisorError;
 
 mod error;
+pub mod sim;
+pub mod template;
 
 /// Starts, copies and destroys virtual machines, with their wires, disks and channels.
 #[async_trait]
@@ -81,7 +83,7 @@ pub enum Accelerator {
 }
 
 /// What a host can do and what runs on it. Templates fit only hosts with equal facts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HostFacts {
     /// The accelerator in use.
     pub accelerator: Accelerator,

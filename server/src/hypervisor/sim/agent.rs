@@ -1,0 +1,145 @@
+//! The agent of a simulated guest: the real protocol, a real key, no machine.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use guest_protocol::{
+    Activated, Activation, Call, Fault, FaultCode, FromGuest, Hello, LineDecoder, Phase, Reply,
+    Request, Status, VERSION, encode,
+};
+use rcgen::{CertificateParams, DnType, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::SimFault;
+use crate::clock::Clock;
+
+pub(super) struct SimAgent {
+    phase: Mutex<Phase>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for SimAgent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimAgent")
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SimAgent {
+    pub(super) fn new(cloned: bool, clock: Arc<dyn Clock>) -> Self {
+        let phase = if cloned {
+            Phase::Quiesced
+        } else {
+            Phase::Ready
+        };
+        Self {
+            phase: Mutex::new(phase),
+            clock,
+        }
+    }
+
+    /// Answers what comes over one connection until it ends.
+    pub(super) async fn serve(self: Arc<Self>, mut stream: DuplexStream, fault: Option<SimFault>) {
+        let mut decoder = LineDecoder::default();
+        let mut buffer = vec![0; 8192];
+        loop {
+            while let Ok(Some(Request { id, call })) = decoder.next_frame() {
+                if matches!(call, Call::Activate(_)) {
+                    match fault {
+                        Some(SimFault::Hangs) => std::future::pending().await,
+                        Some(SimFault::Slow(duration)) => tokio::time::sleep(duration).await,
+                        _ => {}
+                    }
+                }
+                let result = self.answer(call, fault);
+                let Ok(frame) = encode(&FromGuest::Reply { id, result }) else {
+                    return;
+                };
+                if stream.write_all(&frame).await.is_err() {
+                    return;
+                }
+            }
+            match stream.read(&mut buffer).await {
+                Ok(count) if count > 0 && decoder.feed(&buffer[..count]).is_ok() => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn answer(&self, call: Call, fault: Option<SimFault>) -> Result<Reply, Fault> {
+        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = match (call, *phase) {
+            (Call::Hello { .. }, phase) => Reply::Hello(Hello {
+                version: VERSION,
+                phase,
+                boot_id: "simulated".into(),
+            }),
+            (Call::Quiesce, Phase::Ready) => {
+                *phase = Phase::Quiesced;
+                Reply::Quiesced
+            }
+            (Call::Activate(activation), Phase::Ready | Phase::Quiesced) => {
+                let activated = match fault {
+                    Some(SimFault::Fails | SimFault::FailsAfterwards) => {
+                        return Err(failed("was told to fail"));
+                    }
+                    Some(SimFault::Lies) => Activated {
+                        address: Ipv4Addr::UNSPECIFIED,
+                        ..self.activate(&activation)?
+                    },
+                    _ => self.activate(&activation)?,
+                };
+                *phase = Phase::Activated;
+                Reply::Activated(Box::new(activated))
+            }
+            (Call::Serve { .. }, Phase::Activated) => {
+                *phase = Phase::Serving;
+                Reply::Serving
+            }
+            (Call::Status, phase) => Reply::Status(Status {
+                phase,
+                docker_answers: true,
+                docker_restarts: 0,
+                connections: 0,
+            }),
+            (_, phase) => {
+                return Err(Fault {
+                    code: FaultCode::WrongPhase,
+                    message: format!("the guest is {phase:?}"),
+                });
+            }
+        };
+        Ok(reply)
+    }
+
+    fn activate(&self, activation: &Activation) -> Result<Activated, Fault> {
+        let key = KeyPair::generate().map_err(|error| failed(&error.to_string()))?;
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, &activation.hostname);
+        let csr_pem = params
+            .serialize_request(&key)
+            .and_then(|request| request.pem())
+            .map_err(|error| failed(&error.to_string()))?;
+        let now = self.clock.now().unix_timestamp_nanos();
+        Ok(Activated {
+            csr_pem,
+            ssh_host_key: "ssh-ed25519 AAAAsimulated".into(),
+            hostname: activation.hostname.clone(),
+            machine_id: activation.machine_id.clone(),
+            address: activation.address,
+            unix_time_ns: u64::try_from(now).unwrap_or_default(),
+            rng_reseeded: activation.expect_reseed,
+            open_connections: 0,
+        })
+    }
+}
+
+fn failed(message: &str) -> Fault {
+    Fault {
+        code: FaultCode::Failed,
+        message: message.to_owned(),
+    }
+}

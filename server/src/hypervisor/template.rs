@@ -1,0 +1,291 @@
+//! Templates: stopped machines whose Docker daemon was already answering, kept as files to be cloned.
+//!
+//! ```text
+//! <state>/templates/<digest of the key>/<generation>/{memory, devices, disk.qcow2, template.json}
+//! ```
+//!
+//! A folder is called `<generation>.building` until everything in it is complete, and is never
+//! changed after it got its name: clones map its memory and read through to its disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{HostFacts, Hypervisor, HypervisorError, ImageFiles, Source, TemplateFiles, VmSpec};
+use crate::guest::{GuestError, Link};
+use crate::ids::VmId;
+
+/// How long an image may take from power on to a Docker daemon that answers. Ten times what it
+/// takes where there is no hardware virtualization.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(150);
+const QUIESCE_LIMIT: Duration = Duration::from_secs(30);
+const DESCRIPTION: &str = "template.json";
+const BUILDING: &str = "building";
+
+/// Everything a template depends on. A clone runs only where all of it is the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateKey {
+    /// Digest of the image.
+    pub image_digest: String,
+    /// Number of virtual processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Accelerator, CPU model, versions of QEMU and libvirt.
+    pub host: HostFacts,
+    /// Version of the agent's protocol.
+    pub protocol: u32,
+}
+
+impl TemplateKey {
+    fn digest(&self) -> Result<String, TemplateError> {
+        let text = serde_json::to_vec(self).map_err(TemplateError::Description)?;
+        Ok(format!("{:x}", Sha256::digest(text))[..16].to_owned())
+    }
+}
+
+/// What stands in `template.json`; written last.
+#[derive(Debug, Serialize, Deserialize)]
+struct Description {
+    key: TemplateKey,
+    memory_bytes: u64,
+    devices_bytes: u64,
+}
+
+/// A template could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The hypervisor failed.
+    #[error("could not build the template")]
+    Hypervisor(#[from] HypervisorError),
+    /// The guest failed.
+    #[error("the image did not boot into a template")]
+    Guest(#[from] GuestError),
+    /// A file could not be read or written.
+    #[error("could not {doing} {path}", path = path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The description could not be written as JSON.
+    #[error("could not describe the template")]
+    Description(#[source] serde_json::Error),
+}
+
+/// The templates of one server, on disk.
+#[derive(Debug, Clone)]
+pub struct Templates {
+    root: PathBuf,
+}
+
+impl Templates {
+    /// Templates below `root`, which need not exist yet.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The newest complete template for `key`, if there is one.
+    ///
+    /// # Errors
+    /// When the folder is there but cannot be read.
+    pub fn find(&self, key: &TemplateKey) -> Result<Option<TemplateFiles>, TemplateError> {
+        let folder = self.root.join(key.digest()?);
+        let mut found = generations(&folder)?;
+        found.sort_unstable();
+        for generation in found.into_iter().rev() {
+            let folder = folder.join(generation.to_string());
+            let files = TemplateFiles::in_folder(&folder);
+            let Ok(text) = std::fs::read(folder.join(DESCRIPTION)) else {
+                continue;
+            };
+            let Ok(described) = serde_json::from_slice::<Description>(&text) else {
+                continue;
+            };
+            let length = |path: &Path| std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
+            if described.key == *key
+                && length(&files.memory) == described.memory_bytes
+                && length(&files.device_state) == described.devices_bytes
+                && files.disk.is_file()
+            {
+                return Ok(Some(files));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Boots `image` as `vm` and turns it into a template. The VM is gone when this returns, unless
+    /// the error says that even destroying it failed; it is then an orphan for the next sweep.
+    ///
+    /// # Errors
+    /// When any step fails; nothing that [`Self::find`] would find is then left.
+    pub async fn build(
+        &self,
+        hypervisor: &Arc<dyn Hypervisor>,
+        key: &TemplateKey,
+        image: ImageFiles,
+        vm: VmId,
+        generation_id: u128,
+    ) -> Result<TemplateFiles, TemplateError> {
+        let parent = self.root.join(key.digest()?);
+        let generation = generations(&parent)?
+            .into_iter()
+            .max()
+            .map_or(1, |last| last + 1);
+        let building = parent.join(format!("{generation}.{BUILDING}"));
+        remove(&building)?;
+        create_private(&building)?;
+        let files = TemplateFiles::in_folder(&building);
+        let spec = VmSpec {
+            id: vm,
+            source: Source::Template(files.clone()),
+            image,
+            vcpus: key.vcpus,
+            memory_mib: key.memory_mib,
+            address: None,
+            generation_id,
+        };
+        let made = async {
+            hypervisor.start(&spec).await?;
+            let mut link = Link::new(hypervisor.channel(vm).await?, 0);
+            link.wait_ready(BOOT_LIMIT).await?;
+            link.quiesce(QUIESCE_LIMIT).await?;
+            drop(link);
+            hypervisor.snapshot(vm, &files).await?;
+            Ok::<_, TemplateError>(())
+        }
+        .await;
+        let destroyed = hypervisor.destroy(vm).await;
+        if let Err(error) = made.and(destroyed.map_err(TemplateError::from)) {
+            remove(&building)?;
+            return Err(error);
+        }
+        self.publish(key, &building, &parent.join(generation.to_string()))
+    }
+
+    /// Describes the finished folder and gives it its name.
+    fn publish(
+        &self,
+        key: &TemplateKey,
+        building: &Path,
+        folder: &Path,
+    ) -> Result<TemplateFiles, TemplateError> {
+        let files = TemplateFiles::in_folder(building);
+        let length = |path: &Path| {
+            std::fs::metadata(path)
+                .map(|m| m.len())
+                .map_err(|source| file_error("read", path, source))
+        };
+        let description = Description {
+            key: key.clone(),
+            memory_bytes: length(&files.memory)?,
+            devices_bytes: length(&files.device_state)?,
+        };
+        let text = serde_json::to_vec_pretty(&description).map_err(TemplateError::Description)?;
+        let path = building.join(DESCRIPTION);
+        std::fs::write(&path, text).map_err(|source| file_error("write", &path, source))?;
+        // A host that loses power must not come back with a complete-looking template of zeros.
+        for path in [&files.memory, &files.device_state, &files.disk, &path] {
+            std::fs::File::open(path)
+                .and_then(|file| file.sync_all())
+                .map_err(|source| file_error("write", path, source))?;
+        }
+        std::fs::rename(building, folder).map_err(|source| file_error("name", folder, source))?;
+        Ok(TemplateFiles::in_folder(folder))
+    }
+
+    /// Removes what a killed build left. For the start of a server, when nothing is being built.
+    ///
+    /// # Errors
+    /// When a folder cannot be read or removed.
+    pub fn sweep_unfinished(&self) -> Result<(), TemplateError> {
+        for key in entries(&self.root)? {
+            for generation in entries(&key)? {
+                if generation
+                    .extension()
+                    .is_some_and(|extension| extension == BUILDING)
+                {
+                    remove(&generation)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every template that none of `current` would use. For the start of a server that has
+    /// no VMs: clones would lose their memory.
+    ///
+    /// # Errors
+    /// When a folder cannot be read or removed.
+    pub fn sweep_outdated(&self, current: &[TemplateKey]) -> Result<(), TemplateError> {
+        let keep: Vec<PathBuf> = current
+            .iter()
+            .map(|key| Ok(self.root.join(key.digest()?)))
+            .collect::<Result<_, TemplateError>>()?;
+        for folder in entries(&self.root)? {
+            if !keep.contains(&folder) {
+                remove(&folder)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Numbers of the complete generations in a key's folder.
+fn generations(folder: &Path) -> Result<Vec<u32>, TemplateError> {
+    Ok(entries(folder)?
+        .into_iter()
+        .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
+        .collect())
+}
+
+/// Paths in a folder; none if the folder is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, TemplateError> {
+    let read = |source| file_error("read", folder, source);
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|e| e.path()).map_err(read))
+            .collect::<Result<_, _>>(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(read(source)),
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), TemplateError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(file_error("remove", folder, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder that QEMU's user may pass through and nobody else may list. The files in it are
+/// protected one by one.
+fn create_private(folder: &Path) -> Result<(), TemplateError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(folder)
+        .map_err(|source| file_error("create", folder, source))
+}
+
+fn file_error(doing: &'static str, path: &Path, source: std::io::Error) -> TemplateError {
+    TemplateError::File {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+use super::super::sim::{SimFault, SimHypervisor, Verb};
+use super::super::{Accelerator, Observed};
+use super::*;
+use crate::clock::SystemClock;
+
+fn key() -> TemplateKey {
+    TemplateKey {
+        image_digest: "i".into(),
+        vcpus: 2,
+        memory_mib: 1024,
+        host: HostFacts {
+            accelerator: Accelerator::Tcg,
+            qemu_version: "10.0.2".into(),
+            libvirt_version: "11.3.0".into(),
+            cpu_model: "max".into(),
+        },
+        protocol: 1,
+    }
+}
+
+fn image() -> ImageFiles {
+    ImageFiles {
+        disk: "/d".into(),
+        kernel: "/k".into(),
+        initrd: "/i".into(),
+    }
+}
+
+struct Bench {
+    sim: SimHypervisor,
+    hypervisor: Arc<dyn Hypervisor>,
+    folder: tempfile::TempDir,
+    templates: Templates,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sim = SimHypervisor::new(Arc::new(SystemClock));
+        let templates = Templates::new(folder.path().join("templates"));
+        Self {
+            hypervisor: Arc::new(sim.clone()),
+            sim,
+            folder,
+            templates,
+        }
+    }
+
+    async fn build(&self, key: &TemplateKey, vm: u64) -> Result<TemplateFiles, TemplateError> {
+        self.templates
+            .build(&self.hypervisor, key, image(), VmId::from_bits(vm), 1)
+            .await
+    }
+}
+
+#[tokio::test]
+async fn a_template_is_found_again_by_its_whole_key() {
+    let bench = Bench::new();
+    assert_eq!(bench.templates.find(&key()).unwrap(), None);
+    let files = bench.build(&key(), 1).await.unwrap();
+    assert_eq!(bench.templates.find(&key()).unwrap(), Some(files));
+    assert_eq!(bench.hypervisor.list().await.unwrap(), Observed::default());
+    let host = |change: fn(&mut HostFacts)| {
+        let mut other = key();
+        change(&mut other.host);
+        other
+    };
+    for other in [
+        TemplateKey {
+            image_digest: "other".into(),
+            ..key()
+        },
+        TemplateKey { vcpus: 1, ..key() },
+        TemplateKey {
+            memory_mib: 2048,
+            ..key()
+        },
+        TemplateKey {
+            protocol: 2,
+            ..key()
+        },
+        host(|h| h.accelerator = Accelerator::Kvm),
+        host(|h| h.qemu_version = "10.0.3".into()),
+        host(|h| h.libvirt_version = "11.3.1".into()),
+        host(|h| h.cpu_model = "other".into()),
+    ] {
+        assert_eq!(bench.templates.find(&other).unwrap(), None, "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_is_a_new_generation_in_a_new_folder() {
+    let bench = Bench::new();
+    let first = bench.build(&key(), 1).await.unwrap();
+    let second = bench.build(&key(), 2).await.unwrap();
+    assert_ne!(first.memory, second.memory);
+    assert!(first.memory.is_file());
+    assert_eq!(bench.templates.find(&key()).unwrap(), Some(second));
+}
+
+#[tokio::test]
+async fn a_failed_build_leaves_nothing() {
+    for verb in [Verb::Start, Verb::Channel, Verb::Snapshot] {
+        let bench = Bench::new();
+        bench.sim.inject(verb, SimFault::FailsAfterwards);
+        bench.build(&key(), 1).await.unwrap_err();
+        assert_eq!(bench.templates.find(&key()).unwrap(), None, "{verb:?}");
+        assert_eq!(bench.sim.vms(), vec![], "{verb:?}");
+        let parent = bench
+            .folder
+            .path()
+            .join("templates")
+            .join(key().digest().unwrap());
+        assert_eq!(entries(&parent).unwrap(), Vec::<PathBuf>::new(), "{verb:?}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_and_unfinished_templates_are_not_used() {
+    let bench = Bench::new();
+    let files = bench.build(&key(), 1).await.unwrap();
+    std::fs::write(&files.memory, b"cut").unwrap();
+    assert_eq!(bench.templates.find(&key()).unwrap(), None);
+
+    let parent = files.memory.parent().unwrap().parent().unwrap().to_owned();
+    let unfinished = parent.join("9.building");
+    std::fs::create_dir(&unfinished).unwrap();
+    bench.templates.sweep_unfinished().unwrap();
+    assert!(!unfinished.exists());
+    assert!(parent.join("1").exists());
+}
+
+#[tokio::test]
+async fn outdated_templates_go_and_current_ones_stay() {
+    let bench = Bench::new();
+    let old = TemplateKey {
+        image_digest: "old".into(),
+        ..key()
+    };
+    bench.build(&old, 1).await.unwrap();
+    let current = bench.build(&key(), 2).await.unwrap();
+    bench.templates.sweep_outdated(&[key()]).unwrap();
+    assert_eq!(bench.templates.find(&old).unwrap(), None);
+    assert_eq!(bench.templates.find(&key()).unwrap(), Some(current));
+}
