@@ -7,9 +7,24 @@
 //!           └─────────────────────────────────▲
 //! ```
 //!
-//! Nothing here knows the time, the database, libvirt or a log: [`plan`] gets all it needs and
+//! Nothing here knows the time, the database, libvirt or a log: [`plan()`] gets all it needs and
 //! answers what to do.
 
+mod capacity;
+mod growth;
 mod model;
+mod plan;
+mod pool;
+mod routes;
+mod snapshot;
+mod transition;
+mod verdict;
+mod wakeup;
 
+pub use capacity::Budget;
 pub use model::{DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
+pub use plan::{Action, plan};
+pub use routes::routes;
+pub use snapshot::{Policy, Snapshot, TemplateState};
+pub use transition::{IllegalTransition, check_lease, check_vm};
+pub use wakeup::next_wakeup;

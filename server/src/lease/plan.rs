@@ -1,0 +1,200 @@
+//! What is to be done next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use remote_docker_api::{EndReason, LeaseId};
+use time::OffsetDateTime;
+
+use super::capacity::Need;
+use super::growth::Growth;
+use super::pool::{Pool, Served};
+use super::snapshot::{Policy, Snapshot};
+use super::verdict::Judge;
+use super::{DestroyReason, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
+use crate::ids::VmId;
+
+/// One step. Each is safe to carry out late: it is a compare-and-set on what the plan saw, or acts on
+/// the host for a VM that only one action at a time may touch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// End a lease; its VM, if it has one, begins to be destroyed in the same transaction.
+    EndLease {
+        /// Which.
+        lease: LeaseId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// Hand a ready VM to a waiting lease.
+    Assign {
+        /// Who gets it.
+        lease: LeaseId,
+        /// What.
+        vm: VmId,
+    },
+    /// Give a started VM its identity.
+    Activate(VmId),
+    /// Start a planned VM.
+    Start(VmId),
+    /// Build the template of this key.
+    BuildTemplate(PoolKey),
+    /// Write the row of a new VM.
+    CreateVm(PoolKey),
+    /// Write into a VM's row that it is to be destroyed. Touches the row only, so it is also right
+    /// while an action on the VM hangs.
+    Destroy {
+        /// Which. Never one that is assigned to an active lease: that ends with its lease.
+        vm: VmId,
+        /// Why.
+        reason: DestroyReason,
+    },
+    /// Take a VM that is being destroyed off the host; it is gone once the host was seen clean.
+    TearDown(VmId),
+    /// Close a lease whose VM is gone.
+    FinishLease(LeaseId),
+    /// Take a VM of this installation that has no row off the host.
+    SweepOrphan(VmId),
+}
+
+/// Decides what to do at `now`. The same input gives the same actions in the same order; carrying out
+/// any part of them and asking again is always right.
+///
+/// Leases are served strictly in the order in which they were asked for: a ready VM goes to the
+/// oldest lease that wants its kind, and while the oldest that needs new memory does not fit, memory
+/// is kept for it instead of going to younger, smaller ones. A big lease would otherwise starve on a
+/// host that is busy with small ones.
+#[must_use]
+pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Action> {
+    let judge = Judge::new(now, snapshot, policy);
+    let ends = ends(&judge, snapshot);
+    let mut destroy = faults(&judge, snapshot);
+    let mut pool = Pool::new(snapshot, &destroy);
+
+    let mut assign = Vec::new();
+    let mut unserved = Vec::new();
+    for lease in waiting(snapshot, &ends) {
+        match pool.serve(&lease.key) {
+            Served::By(vm) => assign.push(Action::Assign {
+                lease: lease.id,
+                vm,
+            }),
+            Served::Soon => {}
+            Served::Not => unserved.push(lease),
+        }
+    }
+
+    let mut growth = Growth::new(now, snapshot, policy);
+    match growth.serve(&unserved) {
+        Ok(()) => growth.fill(&pool),
+        Err(lacking) => {
+            let lacking = lacking.after(coming_free(snapshot, &ends, &destroy));
+            mark_surplus(&mut destroy, pool.evict(lacking));
+        }
+    }
+    mark_surplus(&mut destroy, pool.shrink(now, policy));
+
+    let mut actions: Vec<Action> = ends
+        .into_iter()
+        .map(|(lease, reason)| Action::EndLease { lease, reason })
+        .collect();
+    actions.extend(assign);
+    actions.extend(next_steps(now, snapshot, &destroy));
+    actions.extend(growth.into_actions());
+    actions.extend(
+        destroy
+            .into_iter()
+            .map(|(vm, reason)| Action::Destroy { vm, reason }),
+    );
+    actions.extend(clean_up(&judge, snapshot));
+    actions
+}
+
+type Faults = BTreeMap<VmId, DestroyReason>;
+
+fn faults(judge: &Judge<'_>, snapshot: &Snapshot) -> Faults {
+    let of = |vm: &VmRow| Some((vm.id, judge.fault_of(vm)?));
+    snapshot.vms.iter().filter_map(of).collect()
+}
+
+fn mark_surplus(destroy: &mut Faults, surplus: Vec<VmId>) {
+    destroy.extend(surplus.into_iter().map(|vm| (vm, DestroyReason::Surplus)));
+}
+
+fn ends(judge: &Judge<'_>, snapshot: &Snapshot) -> BTreeMap<LeaseId, EndReason> {
+    snapshot
+        .leases
+        .iter()
+        .filter(|lease| !snapshot.busy_leases.contains(&lease.id))
+        .filter_map(|lease| Some((lease.id, judge.end_of(lease)?)))
+        .collect()
+}
+
+/// Leases that go on waiting, oldest first. A busy one is being served already.
+fn waiting<'a>(snapshot: &'a Snapshot, ends: &BTreeMap<LeaseId, EndReason>) -> Vec<&'a LeaseRow> {
+    let mut waiting: Vec<_> = snapshot
+        .leases
+        .iter()
+        .filter(|lease| lease.phase == LeasePhase::Waiting)
+        .filter(|lease| !ends.contains_key(&lease.id) && !snapshot.busy_leases.contains(&lease.id))
+        .collect();
+    waiting.sort_by_key(|lease| (lease.created_at, lease.id));
+    waiting
+}
+
+/// What is on its way out, so that nothing more needs to be evicted for it.
+fn coming_free(
+    snapshot: &Snapshot,
+    ends: &BTreeMap<LeaseId, EndReason>,
+    destroy: &Faults,
+) -> Need {
+    snapshot
+        .vms
+        .iter()
+        .filter(|vm| match vm.phase {
+            VmPhase::Destroying { .. } => true,
+            VmPhase::Assigned { lease } => ends.contains_key(&lease),
+            _ => destroy.contains_key(&vm.id),
+        })
+        .fold(Need::default(), |sum, vm| sum.and(Need::vm(vm.memory_mib)))
+}
+
+/// The next step of each VM on its way to ready.
+fn next_steps(now: OffsetDateTime, snapshot: &Snapshot, destroy: &Faults) -> Vec<Action> {
+    let free = |vm: &&VmRow| !snapshot.busy_vms.contains(&vm.id) && !destroy.contains_key(&vm.id);
+    let free = || snapshot.vms.iter().filter(free);
+    let activate = free()
+        .filter(|vm| vm.phase == VmPhase::Activating)
+        .map(|vm| Action::Activate(vm.id));
+    let start = free()
+        .filter(|vm| vm.phase == VmPhase::Planned)
+        .filter(|vm| snapshot.template(&vm.key).is_settled())
+        .filter(|vm| !snapshot.is_held_back(&vm.key, now))
+        .map(|vm| Action::Start(vm.id));
+    activate.chain(start).collect()
+}
+
+/// Takes away what is over and what nobody knows.
+fn clean_up(judge: &Judge<'_>, snapshot: &Snapshot) -> Vec<Action> {
+    let finish = snapshot.leases.iter().filter_map(|lease| {
+        let LeasePhase::Ending { vm, .. } = &lease.phase else {
+            return None;
+        };
+        let over = vm.is_none_or(|vm| !judge.knows(vm));
+        let free = !snapshot.busy_leases.contains(&lease.id);
+        (over && free).then_some(Action::FinishLease(lease.id))
+    });
+    let tear_down = snapshot.vms.iter().filter_map(|vm| {
+        let due = matches!(vm.phase, VmPhase::Destroying { .. }) && !judge.is_busy(vm.id);
+        due.then_some(Action::TearDown(vm.id))
+    });
+    let present: BTreeSet<VmId> = snapshot
+        .observed
+        .iter()
+        .flat_map(|host| host.running.union(&host.remnants))
+        .copied()
+        .collect();
+    let orphans = present
+        .into_iter()
+        .filter(|vm| !judge.knows(*vm) && !judge.is_busy(*vm))
+        .map(Action::SweepOrphan);
+    finish.chain(tear_down).chain(orphans).collect()
+}

@@ -1,0 +1,110 @@
+//! What the planner is told: the facts of this moment and the rules of this server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use remote_docker_api::LeaseId;
+use time::{Duration, OffsetDateTime};
+
+use super::capacity::Budget;
+use super::{LeaseRow, PoolKey, VmRow};
+use crate::hypervisor::Observed;
+use crate::ids::VmId;
+
+/// All that a plan is made from.
+///
+/// The order of gathering matters: the sets of this process first (`busy_*`, `connected`, `keyed`),
+/// then the rows, then the host. A VM whose row said *ready* and that the host did not show
+/// afterwards is lost; asked in the other order it may only have been young. Rows of VMs are created
+/// by the one that gathers, between two gatherings, so an observed VM without a row is an orphan.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// All VMs that are not gone.
+    pub vms: Vec<VmRow>,
+    /// All leases that have not ended.
+    pub leases: Vec<LeaseRow>,
+    /// What the host showed; `None` when it was not or could not be asked this time. Whatever needs
+    /// to know is then left for another time.
+    pub observed: Option<Observed>,
+    /// VMs with an action in flight, the machines that become templates included (they have no
+    /// row). Nothing is planned for them, but for writing into the row that their time is over.
+    pub busy_vms: BTreeSet<VmId>,
+    /// Leases with an action in flight. Nothing is planned for them.
+    pub busy_leases: BTreeSet<LeaseId>,
+    /// VMs whose start this process has completed, so that it may go on with them. Empty after a
+    /// restart.
+    pub connected: BTreeSet<VmId>,
+    /// VMs whose CA this process holds. Empty after a restart.
+    pub keyed: BTreeSet<VmId>,
+    /// Templates. What is not named is missing.
+    pub templates: BTreeMap<PoolKey, TemplateState>,
+    /// Until when nothing new is begun for a key, because its last start or template failed. Keeps a
+    /// broken host from spinning.
+    pub held_back: BTreeMap<PoolKey, OffsetDateTime>,
+}
+
+/// How it stands with a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TemplateState {
+    /// There is none that fits this host and image.
+    Missing,
+    /// It is being built; its VM takes up memory.
+    Building,
+    /// VMs can be cloned from it.
+    Ready,
+    /// This host cannot have it: VMs boot cold.
+    Unavailable,
+}
+
+impl TemplateState {
+    /// Whether it is known how VMs start: by a clone, or cold because there is no other way.
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Ready | Self::Unavailable)
+    }
+}
+
+/// The rules of a server.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// What all VMs together may take.
+    pub budget: Budget,
+    /// Every engine and size that can be had, with its memory in MiB.
+    pub sizes: BTreeMap<PoolKey, u32>,
+    /// How many VMs to keep ready beyond those that leases wait for.
+    pub targets: BTreeMap<PoolKey, u32>,
+    /// How long a VM may be starting.
+    pub start_deadline: Duration,
+    /// How long a VM may be activating.
+    pub activate_deadline: Duration,
+    /// How long a ready VM that nobody needs is kept for the next lease.
+    pub surplus_after: Duration,
+}
+
+impl Snapshot {
+    /// How it stands with the template of `key`.
+    #[must_use]
+    pub fn template(&self, key: &PoolKey) -> TemplateState {
+        self.templates
+            .get(key)
+            .copied()
+            .unwrap_or(TemplateState::Missing)
+    }
+
+    /// Whether nothing new may be begun for `key` yet.
+    #[must_use]
+    pub fn is_held_back(&self, key: &PoolKey, now: OffsetDateTime) -> bool {
+        self.held_back.get(key).is_some_and(|until| now < *until)
+    }
+
+    /// Memory in MiB of the machines that are becoming templates; they have no row that the store
+    /// could count.
+    #[must_use]
+    pub fn building_mib(&self, policy: &Policy) -> u64 {
+        self.templates
+            .iter()
+            .filter(|(_, state)| **state == TemplateState::Building)
+            .filter_map(|(key, _)| policy.sizes.get(key))
+            .map(|mib| u64::from(*mib))
+            .sum()
+    }
+}
