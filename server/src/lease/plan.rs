@@ -141,11 +141,7 @@ fn waiting<'a>(snapshot: &'a Snapshot, ends: &BTreeMap<LeaseId, EndReason>) -> V
 }
 
 /// What is on its way out, so that nothing more needs to be evicted for it.
-fn coming_free(
-    snapshot: &Snapshot,
-    ends: &BTreeMap<LeaseId, EndReason>,
-    destroy: &Faults,
-) -> Need {
+fn coming_free(snapshot: &Snapshot, ends: &BTreeMap<LeaseId, EndReason>, destroy: &Faults) -> Need {
     snapshot
         .vms
         .iter()

@@ -26,10 +26,13 @@ pub(super) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     pub(super) fn new(now: OffsetDateTime, snapshot: &'a Snapshot, policy: &'a Policy) -> Self {
-        let holders = snapshot.leases.iter().filter_map(|lease| match &lease.phase {
-            LeasePhase::Active(grant) => Some((lease.id, grant.vm)),
-            _ => None,
-        });
+        let holders = snapshot
+            .leases
+            .iter()
+            .filter_map(|lease| match &lease.phase {
+                LeasePhase::Active(grant) => Some((lease.id, grant.vm)),
+                _ => None,
+            });
         Self {
             now,
             snapshot,
@@ -58,16 +61,17 @@ impl<'a> Judge<'a> {
     /// a release just before the expiry reads as a release.
     pub(super) fn end_of(&self, lease: &LeaseRow) -> Option<EndReason> {
         match &lease.phase {
-            LeasePhase::Waiting => lease.end_wish.or_else(|| {
-                (self.now >= lease.wait_until).then_some(EndReason::WaitTimeout)
-            }),
+            LeasePhase::Waiting => lease
+                .end_wish
+                .or_else(|| (self.now >= lease.wait_until).then_some(EndReason::WaitTimeout)),
             LeasePhase::Active(grant) => {
                 // Its row and its VM's change together; an action in flight comes first.
                 if self.is_busy(grant.vm) {
                     return None;
                 }
                 let holds = |vm: &&VmRow| vm.phase == (VmPhase::Assigned { lease: lease.id });
-                let lost = !self.vms.get(&grant.vm).is_some_and(holds) || self.not_running(grant.vm);
+                let lost =
+                    !self.vms.get(&grant.vm).is_some_and(holds) || self.not_running(grant.vm);
                 lease
                     .end_wish
                     .or_else(|| lost.then_some(EndReason::VmLost))

@@ -13,11 +13,14 @@ pub fn next_wakeup(
     snapshot: &Snapshot,
     policy: &Policy,
 ) -> Option<OffsetDateTime> {
-    let leases = snapshot.leases.iter().filter_map(|lease| match &lease.phase {
-        LeasePhase::Waiting => Some(lease.wait_until),
-        LeasePhase::Active(grant) => Some(grant.expires_at),
-        LeasePhase::Ending { .. } | LeasePhase::Ended { .. } => None,
-    });
+    let leases = snapshot
+        .leases
+        .iter()
+        .filter_map(|lease| match &lease.phase {
+            LeasePhase::Waiting => Some(lease.wait_until),
+            LeasePhase::Active(grant) => Some(grant.expires_at),
+            LeasePhase::Ending { .. } | LeasePhase::Ended { .. } => None,
+        });
     let vms = snapshot.vms.iter().filter_map(|vm| {
         let limit = match vm.phase {
             VmPhase::Starting => policy.start_deadline,

@@ -1,0 +1,44 @@
+//! The tables and how they came to be. A migration that was released is never edited: sqlx compares
+//! its checksum with the one in the database.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+
+use sqlx::error::BoxDynError;
+use sqlx::migrate::{Migration, MigrationSource, MigrationType, Migrator};
+use sqlx::sqlite::SqlitePool;
+
+use super::StoreError;
+
+/// Version, name, text.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "leases and vms",
+    include_str!("migrations/0001_leases_and_vms.sql"),
+)];
+
+/// The migrations that are compiled in.
+#[derive(Debug)]
+struct Embedded;
+
+impl MigrationSource<'static> for Embedded {
+    fn resolve(
+        self,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Migration>, BoxDynError>> + Send + 'static>> {
+        let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
+            let (name, sql) = (Cow::Borrowed(name), Cow::Borrowed(sql));
+            Migration::new(version, name, MigrationType::Simple, sql, false)
+        });
+        Box::pin(std::future::ready(Ok(migrations.collect())))
+    }
+}
+
+/// Brings the tables up to what this program expects.
+///
+/// # Errors
+/// When the database was made by a newer program, or is none.
+pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    Migrator::new(Embedded).await?.run(pool).await?;
+    Ok(())
+}
