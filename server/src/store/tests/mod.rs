@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{NewLease, Store};
 use crate::ids::VmId;
-use crate::lease::{Budget, Grant, LeaseRow, PoolKey, VmPhase, VmRow};
+use crate::lease::{Budget, Grant, PoolKey, VmPhase, VmRow};
 
 const T0: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 const ROOMY: Budget = Budget {
