@@ -151,7 +151,8 @@ run() {
     local log=$1 text=$2 status=0 beats=0
     shift 2
     say "$text"
-    "$@" >"$log" 2>&1 9>&- &
+    # It keeps the lock: if this script is killed, the next build waits for what it left running.
+    "$@" >"$log" 2>&1 &
     child=$!
     # The bound is far beyond any sane build: an hour.
     while kill -0 "$child" 2>/dev/null && [ $beats -lt 36000 ]; do
@@ -169,7 +170,7 @@ run() {
 }
 child=''
 # A signal ends the step that runs and this script with it; whatever was half-made is swept next time.
-trap 'if [ -n "$child" ]; then kill "$child" 2>/dev/null; wait "$child"; fi; exit 130' INT TERM HUP
+trap 'if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; wait "$child" || true; fi; exit 130' INT TERM HUP
 
 # The APT sources of this host, for the guest's suite: one per line, or none if this is not Debian.
 host_sources() {
@@ -264,7 +265,8 @@ JSON
 
 # Two renames, because a folder cannot be renamed over a full one; recover() mends the gap.
 publish() {
-    sync -f "$out.new"
+    # A machine that loses power must not come back with a manifest of files that are empty.
+    find "$out.new/out" -type f -exec sync {} +
     if [ -e "$out" ]; then mv -T "$out" "$out.old"; fi
     mv -T "$out.new/out" "$out"
     rm -rf "$out.old" "$out.new"
