@@ -191,6 +191,11 @@ host_sources() {
             }'
 }
 
+# How this host's APT reaches its mirrors: proxies, TLS, and whether it accepts a mirror that stands still.
+host_transport() {
+    apt-config dump Acquire | grep -E '^Acquire::(http|https|Check-Valid-Until|Check-Date|Retries)(::[^ ]*)? ".+";' || true
+}
+
 build_rootfs() {
     local key
     key=$(recipe_digest rootfs)
@@ -202,11 +207,13 @@ build_rootfs() {
     local include
     include=$(sed 's/#.*//' "$recipe/packages" | tr -s ' \n' ',' | sed 's/^,//;s/,$//')
     if [ ${#sources[@]} -eq 0 ]; then readarray -t sources < <(host_sources); fi
+    local option options=()
+    while read -r option; do options+=("--aptopt=$option"); done < <(host_transport)
     # Times in the layer are clamped to this; it stands in the layer's own time, for the manifest.
     local epoch=${SOURCE_DATE_EPOCH:-$(date +%s)}
     SOURCE_DATE_EPOCH=$epoch run "$cache/rootfs.log" 'root file system: installing packages (about half a minute)' \
         mmdebstrap --variant=essential --architectures=amd64 --format=tar --include="$include" \
-        --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
+        --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' "${options[@]}" \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/lintian/*' \

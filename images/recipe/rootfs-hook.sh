@@ -35,16 +35,17 @@ for ((i = 0; i < ${#queue[@]}; i++)); do
     while read -r name; do
         case " ${queue[*]} " in *" $name "*) ;; *) queue+=("$name") ;; esac
     done < <(dpkg-deb -f "$deb" Depends | sed 's/[,|]/\n/g' |
-        sed -n 's/^ *\(linux-\(image\|modules\|binary\)[^ ]*\).*/\1/p')
+        sed -n 's/^ *\(linux-\(image\|base\|modules\|binary\)-[^ ]*\).*/\1/p')
 done
-vmlinuz=("$kernel"/boot/vmlinuz-*)
-version=${vmlinuz[0]##*/vmlinuz-}
+# Where things lie differs between suites; there is one of each.
+vmlinuz=$(find "$kernel" -type f -name 'vmlinuz*')
+modules=$(find "$kernel" -type d -path '*/lib/modules/*' -prune)
+version=${modules##*/}
 echo "$version" >"$image/kernel-version"
-cp "${vmlinuz[0]}" "$image/vmlinuz"
+cp "$vmlinuz" "$image/vmlinuz"
 mkdir -p "$root/usr/lib/modules"
-for place in "$kernel/usr/lib/modules" "$kernel/lib/modules"; do
-    if [ -d "$place/$version" ]; then cp -a "$place/$version" "$root/usr/lib/modules/"; fi
-done
+cp -a "$modules" "$root/usr/lib/modules/"
+rm -f "$root/usr/lib/modules/$version"/{vmlinuz,System.map,config}
 chroot "$root" depmod "$version"
 
 # --- What the initramfs must load to reach the root disk, in order, unpacked so that the agent needs
@@ -75,6 +76,8 @@ chroot "$root" docker version --format '{{.Client.APIVersion}}' 2>/dev/null >"$i
 dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${Package}\t${Version}\n' >>"$image/packages"
 LC_ALL=C sort -o "$image/packages" "$image/packages"
 
+# --- How the build machine reached its mirrors stays with it: there may be a password in it.
+rm -rf "$root"/etc/apt/{apt.conf.d/99mmdebstrap,sources.list,sources.list.d/*}
 # --- Identity is given to each machine when it is handed out, never to the image.
 rm -f "$root"/etc/ssh/ssh_host_*
 # --- Not needed: Perl's library (git uses it for what no build does; the

@@ -67,6 +67,20 @@ impl<'a> Growth<'a> {
         }
     }
 
+    /// Begins the templates that are wanted from the start as long as there is room.
+    pub(super) fn prepare(&mut self) {
+        for key in &self.policy.prebuild {
+            let missing = self.snapshot.template(key) == TemplateState::Missing;
+            if missing
+                && !self.spoken_for.contains(key)
+                && let Some(memory) = self.obtainable(key)
+            {
+                // Without room it waits; it is nobody's lease yet.
+                let _ = self.one_more(key, memory);
+            }
+        }
+    }
+
     /// The memory in MiB of a VM of `key`, if one can be had now.
     fn obtainable(&self, key: &PoolKey) -> Option<u32> {
         let memory = *self.policy.sizes.get(key)?;

@@ -84,7 +84,10 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
 
     let mut growth = Growth::new(now, snapshot, policy);
     match growth.serve(&unserved) {
-        Ok(()) => growth.fill(&pool),
+        Ok(()) => {
+            growth.fill(&pool);
+            growth.prepare();
+        }
         Err(lacking) => {
             let lacking = lacking.after(coming_free(snapshot, &ends, &destroy));
             mark_surplus(&mut destroy, pool.evict(lacking));

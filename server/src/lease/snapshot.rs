@@ -72,6 +72,8 @@ pub struct Policy {
     pub sizes: BTreeMap<PoolKey, u32>,
     /// How many VMs to keep ready beyond those that leases wait for.
     pub targets: BTreeMap<PoolKey, u32>,
+    /// Templates to build before anybody asks for a VM of their kind.
+    pub prebuild: BTreeSet<PoolKey>,
     /// How long a VM may be starting.
     pub start_deadline: Duration,
     /// How long a VM may be activating.
