@@ -1,1 +1,207 @@
-//! Room `config`.
+//! What an operator may choose: one file of TOML, one struct for each concern, and a few flags that
+//! win over the file. Unknown keys are refused, so that a misspelled one is not silently the default.
+//!
+//! [`load`] is the only reader of the file; the environment is read by the flags (`cli.rs`).
+
+mod error;
+mod hypervisor;
+mod lease;
+mod listen;
+mod log;
+mod machines;
+mod network;
+mod relay;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConfigError, Fault};
+pub use hypervisor::{AcceleratorChoice, HypervisorConfig};
+pub use lease::LeaseConfig;
+pub use listen::HttpConfig;
+pub use log::{LogConfig, LogFormat};
+pub use machines::{LimitsConfig, SizeConfig};
+pub use network::{GuestNetwork, NetworkConfig, Uplink};
+pub use relay::{PortRange, RelayConfig};
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use error::Faults;
+
+/// Where the file is looked for when no flag names one. It need not exist.
+pub const DEFAULT_PATH: &str = "/etc/remote-dockerd/config.toml";
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder of everything that outlives the server: database, token, templates, VMs.
+    pub state_dir: PathBuf,
+    /// Folder of the guest images; [`Self::images_dir`] knows the default.
+    images_dir: Option<PathBuf>,
+    /// Engine of requests that name none; without it, such requests get the newest.
+    pub default_engine: Option<String>,
+    /// Size of requests that name none.
+    pub default_size: String,
+    /// The machine sizes on offer, by name. A file that names any replaces the built-in ones.
+    pub sizes: BTreeMap<String, SizeConfig>,
+    /// The API's listener.
+    pub http: HttpConfig,
+    /// The relay's listeners.
+    pub relay: RelayConfig,
+    /// How long leases last and requests wait.
+    pub lease: LeaseConfig,
+    /// How much of the host may be used.
+    pub limits: LimitsConfig,
+    /// How VMs are run.
+    pub hypervisor: HypervisorConfig,
+    /// The VMs' network.
+    pub network: NetworkConfig,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/remote-dockerd".into(),
+            images_dir: None,
+            default_engine: None,
+            default_size: "small".to_owned(),
+            sizes: machines::default_sizes(),
+            http: HttpConfig::default(),
+            relay: RelayConfig::default(),
+            lease: LeaseConfig::default(),
+            limits: LimitsConfig::default(),
+            hypervisor: HypervisorConfig::default(),
+            network: NetworkConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+/// What flags and the environment put in the place of the file's values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// For `http.listen`.
+    pub listen: Option<SocketAddr>,
+    /// For `state_dir`; relative to the working directory.
+    pub state_dir: Option<PathBuf>,
+    /// For `images_dir`; relative to the working directory.
+    pub images_dir: Option<PathBuf>,
+    /// For `log.filter`.
+    pub log_filter: Option<String>,
+    /// For `log.format`.
+    pub log_format: Option<LogFormat>,
+}
+
+/// Reads the configuration: built-in values, then the file, then the flags; then checks the whole.
+/// Without `file`, [`DEFAULT_PATH`] is read if it is there.
+///
+/// # Errors
+/// When the file cannot be read or is no TOML of ours, and when any value cannot be used: then with
+/// every such value at once.
+pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigError> {
+    let path = file.unwrap_or(Path::new(DEFAULT_PATH));
+    let mut config = match std::fs::read_to_string(path) {
+        Ok(text) => Config::from_toml(&text, path)?,
+        Err(error) if error.kind() == ErrorKind::NotFound && file.is_none() => Config::default(),
+        Err(source) => {
+            return Err(ConfigError::Unreadable {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    config.override_with(overrides)?;
+    config.validate()?;
+    Ok(config)
+}
+
+impl Config {
+    /// Reads a file's text; `path` is only for messages. Values are not checked yet.
+    fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    fn override_with(&mut self, overrides: Overrides) -> Result<(), ConfigError> {
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path).map_err(|source| ConfigError::Path { path, source })
+        };
+        if let Some(listen) = overrides.listen {
+            self.http.listen = listen;
+        }
+        if let Some(folder) = overrides.state_dir {
+            self.state_dir = absolute(folder)?;
+        }
+        if let Some(folder) = overrides.images_dir {
+            self.images_dir = Some(absolute(folder)?);
+        }
+        if let Some(filter) = overrides.log_filter {
+            self.log.filter = filter;
+        }
+        if let Some(format) = overrides.log_format {
+            self.log.format = format;
+        }
+        Ok(())
+    }
+
+    /// Folder of the guest images: `images` in the state folder unless the file says otherwise.
+    #[must_use]
+    pub fn images_dir(&self) -> PathBuf {
+        self.images_dir
+            .clone()
+            .unwrap_or_else(|| self.state_dir.join("images"))
+    }
+
+    /// Address of the hypervisor: libvirt's embedded driver with its files in the state folder,
+    /// unless the file says otherwise.
+    #[must_use]
+    pub fn hypervisor_uri(&self) -> String {
+        self.hypervisor.uri.clone().unwrap_or_else(|| {
+            let root = self.state_dir.join("libvirt");
+            format!("qemu:///embed?root={}", root.display())
+        })
+    }
+
+    /// Checks every value that its type alone does not make usable.
+    ///
+    /// # Errors
+    /// With all faults at once.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut faults = Faults::default();
+        for (key, folder) in [
+            ("state_dir", Some(&self.state_dir)),
+            ("images_dir", self.images_dir.as_ref()),
+        ] {
+            if folder.is_some_and(|folder| !folder.is_absolute()) {
+                faults.add(key, "must be an absolute path");
+            }
+        }
+        if let Some(engine) = &self.default_engine
+            && engine.is_empty()
+        {
+            faults.add(
+                "default_engine",
+                "must not be empty; leave it out for the newest engine",
+            );
+        }
+        machines::validate_sizes(&self.sizes, &self.default_size, &self.limits, &mut faults);
+        self.http.validate(&mut faults);
+        self.relay.validate(self.http.listen, &mut faults);
+        self.lease.validate(&mut faults);
+        self.limits.validate(&mut faults);
+        self.hypervisor.validate(&mut faults);
+        self.network.validate(&mut faults);
+        self.log.validate(&mut faults);
+        faults.into_result()
+    }
+}

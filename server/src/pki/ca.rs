@@ -57,6 +57,15 @@ impl SanName {
         host.parse()
             .map_or_else(|_| Self::Dns(host.to_owned()), Self::Ip)
     }
+
+    /// Whether a certificate can carry it: an address, or a host name.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        match self {
+            Self::Ip(_) => true,
+            Self::Dns(name) => is_dns_name(name),
+        }
+    }
 }
 
 /// The certificate authority of one VM. Its key is nowhere but in here: when the server stops, the
@@ -189,7 +198,6 @@ fn san(name: &SanName) -> Result<SanType, PkiError> {
 }
 
 /// Whether `name` is a host name: labels of letters, digits and inner hyphens.
-#[must_use]
 fn is_dns_name(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {

@@ -1,0 +1,58 @@
+//! How VMs are run.
+
+use serde::Deserialize;
+
+use super::error::Faults;
+
+/// Table `[hypervisor]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HypervisorConfig {
+    /// libvirt's address; `Config::hypervisor_uri` knows the default.
+    pub(super) uri: Option<String>,
+    /// How guests' instructions are carried out.
+    pub accelerator: AcceleratorChoice,
+    /// Whether machines are cloned from templates; without, every machine boots.
+    pub templates: bool,
+}
+
+/// Which accelerator to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceleratorChoice {
+    /// KVM where the processor has hardware virtualization, else QEMU's translator.
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+impl Default for HypervisorConfig {
+    fn default() -> Self {
+        Self {
+            uri: None,
+            accelerator: AcceleratorChoice::Auto,
+            templates: true,
+        }
+    }
+}
+
+impl HypervisorConfig {
+    pub(super) fn validate(&self, faults: &mut Faults) {
+        let Some(uri) = &self.uri else { return };
+        // Machines, files and taps are on this host: no other one will do.
+        let embedded = uri
+            .strip_prefix("qemu:///embed?root=")
+            .is_some_and(|root| root.starts_with('/'));
+        if uri != "qemu:///system" && !embedded {
+            faults.add(
+                "hypervisor.uri",
+                format!(
+                    "is `{uri}`; allowed are `qemu:///system` and `qemu:///embed?root=` with an \
+                     absolute path"
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The VMs' network.
+
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+
+use super::error::Faults;
+
+/// Table `[network]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// The guests' addresses.
+    pub guest_network: GuestNetwork,
+    /// How guests reach the Internet.
+    pub uplink: Uplink,
+    /// Name servers that guests are told; when empty, those of the host.
+    pub nameservers: Vec<Ipv4Addr>,
+}
+
+/// How guests reach the Internet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Uplink {
+    /// Through a pair of virtual wires and the host's address.
+    Veth,
+    /// Not at all.
+    None,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            guest_network: GuestNetwork(Ipv4Addr::new(10, 213, 0, 0)),
+            uplink: Uplink::Veth,
+            nameservers: Vec::new(),
+        }
+    }
+}
+
+impl NetworkConfig {
+    pub(super) fn validate(&self, faults: &mut Faults) {
+        let [a, b, ..] = self.guest_network.0.octets();
+        // RFC 6598: like the private ranges, never on the Internet.
+        let carrier_grade = a == 100 && (64..128).contains(&b);
+        if !self.guest_network.0.is_private() && !carrier_grade {
+            faults.add(
+                "network.guest_network",
+                format!(
+                    "is {}/16, which belongs to somebody on the Internet: choose one in 10.0.0.0/8, \
+                     172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10 that this host does not use",
+                    self.guest_network.0
+                ),
+            );
+        }
+        for (index, server) in self.nameservers.iter().enumerate() {
+            if server.is_loopback() || server.is_unspecified() {
+                faults.add(
+                    format!("network.nameservers[{index}]"),
+                    format!("is {server}, which inside a guest means the guest itself"),
+                );
+            }
+        }
+    }
+}
+
+/// A /16 of IPv4. In the file: `"10.213.0.0/16"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct GuestNetwork(Ipv4Addr);
+
+impl GuestNetwork {
+    /// Its first address.
+    #[must_use]
+    pub fn base(self) -> Ipv4Addr {
+        self.0
+    }
+}
+
+impl TryFrom<String> for GuestNetwork {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.strip_suffix("/16")
+            .and_then(|base| base.parse::<Ipv4Addr>().ok())
+            .filter(|base| base.octets()[2..] == [0, 0])
+            .map(Self)
+            .ok_or_else(|| "expected a /16 such as \"10.213.0.0/16\"".to_owned())
+    }
+}

@@ -1,0 +1,136 @@
+//! What files are taken, and how the rest is refused.
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    let config = Config::from_toml(text, Path::new("test.toml"))?;
+    config.validate()?;
+    Ok(config)
+}
+
+fn faults(text: &str) -> Vec<String> {
+    match parse(text) {
+        Err(ConfigError::Faults(faults)) => faults.into_iter().map(|fault| fault.key).collect(),
+        other => panic!("expected faults, got {other:?}"),
+    }
+}
+
+/// The message and its sources, as the binary prints them.
+fn message(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn an_empty_file_is_the_default_and_the_default_is_good() {
+    assert_eq!(parse("").unwrap(), Config::default());
+    let config = Config::default();
+    assert_eq!(
+        config.images_dir(),
+        Path::new("/var/lib/remote-dockerd/images")
+    );
+    assert_eq!(
+        config.hypervisor_uri(),
+        "qemu:///embed?root=/var/lib/remote-dockerd/libvirt"
+    );
+    assert_eq!(config.relay.advertised_host(), "127.0.0.1");
+    assert_eq!(config.relay.ports.as_range(), 23_760..=24_759);
+}
+
+#[test]
+fn every_key_can_be_set() {
+    let config = parse(include_str!("tests/full.toml")).unwrap();
+    insta::assert_debug_snapshot!(config);
+}
+
+#[test]
+fn all_faults_are_reported_at_once_with_their_keys() {
+    let error = parse(include_str!("tests/faulty.toml")).unwrap_err();
+    insta::assert_snapshot!(message(&error));
+}
+
+#[test]
+fn a_misspelled_key_is_refused_with_its_line() {
+    for text in [
+        "stat_dir = '/x'",
+        "[http]\nlisten_adress = '127.0.0.1:1'",
+        "[sizes.small]\nvcpus = 1\nmemory_mib = 1024\ndisk = 3",
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(
+            matches!(error, ConfigError::Syntax { .. }),
+            "{text}: {error:?}"
+        );
+    }
+    let error = parse("[http]\nlisten_adress = '127.0.0.1:1'").unwrap_err();
+    insta::assert_snapshot!(message(&error), @r"
+    the configuration file test.toml cannot be understood
+    TOML parse error at line 2, column 1
+      |
+    2 | listen_adress = '127.0.0.1:1'
+      | ^^^^^^^^^^^^^
+    unknown field `listen_adress`, expected one of `listen`, `allow_plaintext_on_network`, `max_body_bytes`
+    ");
+}
+
+#[test]
+fn values_of_the_wrong_form_are_refused_with_what_is_expected() {
+    for (text, expected) in [
+        ("relay.ports = '24759-23760'", "expected two ports"),
+        ("relay.ports = '80-443'", "expected two ports"),
+        ("relay.ports = '23760'", "expected two ports"),
+        ("network.guest_network = '10.213.0.0/24'", "expected a /16"),
+        ("network.guest_network = '10.213.1.0/16'", "expected a /16"),
+        ("network.uplink = 'bridge'", "expected `veth` or `none`"),
+        ("hypervisor.accelerator = 'xen'", "expected one of"),
+        ("lease.max_ttl_s = -1", "expected u32"),
+        ("http.listen = 'localhost'", "invalid socket address"),
+    ] {
+        let error = message(&parse(text).unwrap_err());
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_api_leaves_the_host_only_when_told_so() {
+    assert_eq!(faults("http.listen = '0.0.0.0:7420'"), ["http.listen"]);
+    assert_eq!(faults("http.listen = '[::]:7420'"), ["http.listen"]);
+    let allowed = "http = { listen = '0.0.0.0:7420', allow_plaintext_on_network = true }";
+    assert!(parse(allowed).is_ok());
+    assert!(parse("http.listen = '[::1]:7420'").is_ok());
+}
+
+#[test]
+fn clients_are_told_an_address_they_can_use() {
+    assert_eq!(faults("relay.listen_ip = '0.0.0.0'"), ["relay.advertise"]);
+    for bad in ["tcp://host", "host:1", "[::1]", "a b", ""] {
+        let text = format!("relay.advertise = '{bad}'");
+        assert_eq!(faults(&text), ["relay.advertise"], "{bad}");
+    }
+    let config = parse("relay = { listen_ip = '0.0.0.0', advertise = 'build.example' }").unwrap();
+    assert_eq!(config.relay.advertised_host(), "build.example");
+    assert!(parse("relay = { listen_ip = '::', advertise = 'fd00::1' }").is_ok());
+    assert_eq!(faults("http.listen = '127.0.0.1:24000'"), ["relay.ports"]);
+}
+
+#[test]
+fn a_file_that_names_sizes_replaces_the_built_in_ones() {
+    let config = parse("default_size = 'tiny'\nsizes.tiny = { vcpus = 1, memory_mib = 512 }");
+    assert_eq!(config.unwrap().sizes.keys().collect::<Vec<_>>(), ["tiny"]);
+    let no_default = "sizes.tiny = { vcpus = 1, memory_mib = 512 }";
+    assert_eq!(faults(no_default), ["default_size"]);
+    assert_eq!(
+        faults("limits.memory_budget_mib = 2048"),
+        ["sizes.large.memory_mib"]
+    );
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.toml");
+    let error = load(Some(&missing), Overrides::default()).unwrap_err();
+    assert!(matches!(error, ConfigError::Unreadable { .. }), "{error:?}");
+}
