@@ -52,6 +52,12 @@ impl InstallId {
     pub fn namespace(self) -> String {
         format!("rd-{}", short_code::encode(self.bits()))
     }
+
+    /// Name of the host's end of the VMs' way out.
+    #[must_use]
+    pub fn uplink(self) -> String {
+        format!("ru{}", short_code::encode(self.bits()))
+    }
 }
 
 /// A place for one VM: it decides the VM's address, and is taken again after the VM is gone.

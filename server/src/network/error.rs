@@ -35,16 +35,6 @@ pub enum NetworkError {
         /// The wire that was to have it.
         wire: String,
     },
-    /// VMs are still in the namespace.
-    #[error(
-        "network namespace {namespace} still holds the wires of {wires} VMs; destroy them first"
-    )]
-    InUse {
-        /// The namespace.
-        namespace: String,
-        /// How many wires it holds.
-        wires: usize,
-    },
     /// All address pairs of the uplink range are in use on this host.
     #[error(
         "every pair of addresses in {range}/24 is in use on this host, so the VMs' network cannot \

@@ -1,13 +1,30 @@
 //! The network of the VMs: one private namespace that holds nothing but them.
+//!
+//! ```text
+//!   host's namespace                 VMs' namespace
+//!   ┌───────────────┐  veth pair  ┌───────────────────────────────┐
+//!   │ relay    ru…  ├─────────────┤ uplink      rd…  rd…  rd…     │   one tap ("wire") per VM,
+//!   └───────────────┘             │   (filter, masquerade)        │   no bridge between them
+//!      └ dials by a thread that ──▶ entered this namespace        │
+//!                                 └───────────────────────────────┘
+//! ```
+//!
+//! All names derive from the installation's id. Everything is made idempotently, so that a server
+//! that starts finds, repairs and takes over what an earlier one left.
 
 mod dial;
 mod error;
-#[allow(dead_code, reason = "the uplink, which uses the rest, follows")]
 mod links;
-#[allow(dead_code, reason = "closing the network follows")]
 mod namespace;
+mod nft;
+mod open;
+mod resolvers;
+mod rules;
+mod sysctl;
 mod tap;
-#[allow(dead_code, reason = "opening the network follows")]
+#[cfg(test)]
+mod tests;
+mod uplink;
 mod wires;
 mod worker;
 
@@ -16,6 +33,8 @@ use std::net::Ipv4Addr;
 pub use dial::{Dial, DirectDialer, NamespaceDialer};
 pub use error::NetworkError;
 pub use namespace::Namespace;
+pub use open::{Network, NetworkConfig, Uplink};
+pub use resolvers::host_resolvers;
 pub use wires::Wires;
 
 /// Hardware address of every guest. Wires are not joined to each other, so one for all does.

@@ -1,9 +1,28 @@
 //! The relay: a TCP port for each active lease, whose bytes go to its guest. It knows the routes that
-//! the reconciler publishes and nothing else.
+//! the reconciler publishes and nothing else. What it carries is encrypted between the two ends; it
+//! neither reads nor changes it.
 
-use std::net::SocketAddrV4;
+mod accept;
+mod gate;
+mod splice;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, shutdown};
 use remote_docker_api::LeaseId;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::network::Dial;
+use gate::Gate;
 
 /// A port that leads to a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,4 +33,211 @@ pub struct Route {
     pub port: u16,
     /// Where the bytes go.
     pub guest: SocketAddrV4,
+}
+
+/// What a lease may use of the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that a lease may have at a time, over all its ports. Each takes two file
+    /// descriptors and 128 KiB. One more is reset at once.
+    pub connections_per_lease: usize,
+    /// How long a guest may take to answer a connection.
+    pub dial_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_lease: 256,
+            dial_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A route that could not be opened.
+#[derive(Debug)]
+pub struct Unopened {
+    /// The route.
+    pub route: Route,
+    /// Why not: mostly that something else on the host listens on its port.
+    pub error: io::Error,
+}
+
+/// The relay. Clones are handles to the same one; it stops when the last is dropped.
+#[derive(Clone)]
+pub struct Relay {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    carrier: Arc<splice::Carrier>,
+    listen: Ipv4Addr,
+    limits: Limits,
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+/// Written by [`Relay::publish`], [`Relay::reserve`] and the drop of a [`Reservation`] only.
+#[derive(Default)]
+struct State {
+    open: HashMap<Route, Door>,
+    reserved: HashMap<u16, TcpListener>,
+    gates: HashMap<LeaseId, Arc<Gate>>,
+}
+
+impl Relay {
+    /// A relay without routes that will listen on `listen`. Call it within a Tokio runtime, which
+    /// then runs the connections.
+    #[must_use]
+    pub fn new(dialer: Arc<dyn Dial>, listen: Ipv4Addr, limits: Limits) -> Self {
+        let carrier = splice::Carrier {
+            dialer,
+            dial_timeout: limits.dial_timeout,
+        };
+        Self {
+            inner: Arc::new(Inner {
+                carrier: Arc::new(carrier),
+                listen,
+                limits,
+                runtime: Handle::current(),
+                state: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Takes a port before a lease is promised it. Who connects waits until a route for the port is
+    /// published; if the reservation is dropped first, the port is free again.
+    ///
+    /// # Errors
+    /// When the port is taken, by this relay or by anything else on the host.
+    pub async fn reserve(&self, port: u16) -> io::Result<Reservation> {
+        let mut state = self.inner.state();
+        let listener = accept::listen(SocketAddrV4::new(self.inner.listen, port))?;
+        state.reserved.insert(port, listener);
+        Ok(Reservation {
+            port,
+            relay: Arc::downgrade(&self.inner),
+        })
+    }
+
+    /// Makes these the routes: opens those that are missing, and closes those that are gone, with all
+    /// their connections, at once. Returns the routes that could not be opened; publishing again
+    /// tries them again.
+    pub fn publish(&self, routes: Vec<Route>) -> Vec<Unopened> {
+        let routes: HashSet<Route> = routes.into_iter().collect();
+        let mut state = self.inner.state();
+        // First close, so that a port can go over to another lease.
+        state.open.retain(|route, _| routes.contains(route));
+        state
+            .gates
+            .retain(|lease, _| routes.iter().any(|route| route.lease == *lease));
+        let missing: Vec<Route> = routes
+            .into_iter()
+            .filter(|route| !state.open.contains_key(route))
+            .collect();
+        let open = |route| match self.inner.open(&mut state, route) {
+            Ok(()) => None,
+            Err(error) => Some(Unopened { route, error }),
+        };
+        missing.into_iter().filter_map(open).collect()
+    }
+
+    /// How many connections the lease has now.
+    #[must_use]
+    pub fn connections(&self, lease: LeaseId) -> usize {
+        self.inner
+            .state()
+            .gates
+            .get(&lease)
+            .map_or(0, |gate| gate.count())
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay")
+            .field("listen", &self.inner.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// No code panics while it holds the state, and every change of it is one step: what a panic
+    /// would leave is consistent.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, state: &mut State, route: Route) -> io::Result<()> {
+        let listener = match state.reserved.remove(&route.port) {
+            Some(listener) => listener,
+            None => {
+                // Listeners belong to the runtime, which the publisher need not be in.
+                let _context = self.runtime.enter();
+                accept::listen(SocketAddrV4::new(self.listen, route.port))?
+            }
+        };
+        let gate = state
+            .gates
+            .entry(route.lease)
+            .or_insert_with(|| Arc::new(Gate::new(self.limits.connections_per_lease)));
+        let door = Door {
+            listener: Arc::new(listener),
+            cut: CancellationToken::new(),
+        };
+        self.runtime.spawn(accept::run(accept::Port {
+            listener: Arc::clone(&door.listener),
+            route,
+            gate: Arc::clone(gate),
+            carrier: Arc::clone(&self.carrier),
+            cut: door.cut.clone(),
+        }));
+        state.open.insert(route, door);
+        Ok(())
+    }
+}
+
+/// An open route. Dropping it closes the port and cuts the connections.
+struct Door {
+    listener: Arc<TcpListener>,
+    cut: CancellationToken,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.cut.cancel();
+        // The task that accepts holds the listener too and ends a little later. Shutting it down makes
+        // the kernel refuse connections, and give the port to the next one, from this moment on.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+    }
+}
+
+/// A port that is kept for a lease. Dropping it gives the port back, unless a route uses it by now.
+#[derive(Debug)]
+#[must_use = "the port is free again when the reservation is dropped"]
+pub struct Reservation {
+    port: u16,
+    relay: Weak<Inner>,
+}
+
+impl Reservation {
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(relay) = self.relay.upgrade() {
+            relay.state().reserved.remove(&self.port);
+        }
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Relay")
+    }
 }

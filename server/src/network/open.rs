@@ -1,0 +1,126 @@
+//! Opens the VMs' network as a whole, and closes it when nothing is in it.
+
+use std::net::Ipv4Addr;
+
+use super::worker::Worker;
+use super::{
+    Namespace, NamespaceDialer, NetworkError, Wires, links, namespace, nft, rules, sysctl, uplink,
+};
+use crate::ids::InstallId;
+
+/// What the VMs' network is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// Whose network it is; names the namespace and the uplink.
+    pub install: InstallId,
+    /// First address of the guests' network, a /16.
+    pub guests: Ipv4Addr,
+    /// How guests reach the Internet.
+    pub uplink: Uplink,
+    /// Name servers that guests may ask, wherever they are; see [`super::host_resolvers`].
+    pub resolvers: Vec<Ipv4Addr>,
+}
+
+/// How guests reach the Internet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uplink {
+    /// Through the host, hidden behind its address. Guests reach public addresses only.
+    Veth {
+        /// First address of a /24 out of which the pair takes two. They are seen on this host only.
+        range: Ipv4Addr,
+    },
+    /// Not at all.
+    None,
+}
+
+impl Default for Uplink {
+    /// Link-local addresses: they collide with nobody's network, and are on no wire but ours.
+    fn default() -> Self {
+        Self::Veth {
+            range: Ipv4Addr::new(169, 254, 240, 0),
+        }
+    }
+}
+
+/// The VMs' network.
+#[derive(Debug)]
+pub struct Network {
+    install: InstallId,
+    host: Worker,
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The wires in it.
+    pub wires: Wires,
+    /// Connections into it.
+    pub dialer: NamespaceDialer,
+}
+
+impl Network {
+    /// Opens the installation's network, making or repairing whatever is not as it should be; VMs in
+    /// it stay connected. "The host" is the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When the system refuses a step, or when `nft` is missing. Call again, or
+    /// [`Self::close_if_empty`] after the cause is gone: no half-made state is in the way.
+    pub async fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
+        let host = Worker::start("uplink", namespace::current()?)?;
+        let namespace = Namespace::open_or_create(config.install)?;
+        let wires = Wires::new(&namespace)?;
+        let dialer = NamespaceDialer::new(&namespace)?;
+        let inside = wires.worker();
+
+        settle(inside, &config).await?;
+        match config.uplink {
+            Uplink::Veth { range } => {
+                let resolvers = config.resolvers;
+                uplink::join(config.install, range, resolvers, &host, inside, &namespace).await?;
+            }
+            Uplink::None => uplink::leave(config.install, &host).await?,
+        }
+        Ok(Self {
+            install: config.install,
+            host,
+            namespace,
+            wires,
+            dialer,
+        })
+    }
+
+    /// Takes everything away if no VM is connected; otherwise leaves everything as it is, for the next
+    /// server to find. Tells whether it closed.
+    ///
+    /// # Errors
+    /// When the system refuses a step; call again.
+    pub async fn close_if_empty(&self) -> Result<bool, NetworkError> {
+        if !self.wires.list().await?.is_empty() {
+            return Ok(false);
+        }
+        uplink::leave(self.install, &self.host).await?;
+        self.namespace.remove()?;
+        Ok(true)
+    }
+}
+
+/// Sets up the inside of the namespace. The filter stands before anything is forwarded.
+async fn settle(inside: &Worker, config: &NetworkConfig) -> Result<(), NetworkError> {
+    let has_uplink = config.uplink != Uplink::None;
+    let rules = rules::namespace(has_uplink, &config.resolvers);
+    inside
+        .run(move || {
+            sysctl::harden()?;
+            nft::load(&rules)
+        })
+        .await??;
+    let guests = config.guests;
+    inside
+        .configure(async move |handle| {
+            let loopback = links::existing(&handle, "lo").await?;
+            links::up(&handle, loopback, None).await?;
+            // A guest that is gone cannot be reached: without this, what is sent to it would go out
+            // by the uplink and look for it in the host's network.
+            links::unreachable(&handle, guests, 16).await
+        })
+        .await?;
+    inside.run(sysctl::forward).await??;
+    Ok(())
+}
