@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use guest_protocol::Activated;
 
-use super::GuestError;
+use super::{GuestError, printable};
 
 /// How far a guest's clock may be from the host's when it is handed out.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
@@ -59,14 +59,6 @@ pub fn check(
         return Ok(());
     };
     Err(GuestError::Identity(miss))
-}
-
-/// A guest's words, cut and without what could disturb a terminal or a log.
-fn printable(text: &str) -> String {
-    text.chars()
-        .take(64)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
 }
 
 #[cfg(test)]

@@ -11,3 +11,12 @@ mod link;
 pub use error::GuestError;
 pub use identity::{Identity, check as check_identity};
 pub use link::{Link, Occurrence};
+
+/// A guest's words, cut and without what could disturb a terminal or a log.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .take(120)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}

@@ -97,6 +97,15 @@ impl SimHypervisor {
             .push_back(fault);
     }
 
+    /// Whether a fault of `verb` is still in line.
+    #[must_use]
+    pub fn has_fault(&self, verb: Verb) -> bool {
+        self.world()
+            .faults
+            .get(&verb)
+            .is_some_and(|faults| !faults.is_empty())
+    }
+
     /// Lets a VM crash: its domain is there, but it does not run.
     pub fn crash(&self, vm: VmId) {
         if let Some(vm) = self.world().vms.get_mut(&vm) {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{HostFacts, Hypervisor, HypervisorError, ImageFiles, Source, TemplateFiles, VmSpec};
+use crate::failpoint;
 use crate::guest::{GuestError, Link};
 use crate::ids::VmId;
 
@@ -155,11 +156,13 @@ impl Templates {
         };
         let made = async {
             hypervisor.start(&spec).await?;
+            failpoint::hit("template-started");
             let mut link = Link::new(hypervisor.channel(vm).await?, 0);
             link.wait_ready(BOOT_LIMIT).await?;
             link.quiesce(QUIESCE_LIMIT).await?;
             drop(link);
             hypervisor.snapshot(vm, &files).await?;
+            failpoint::hit("template-written");
             Ok::<_, TemplateError>(())
         }
         .await;

@@ -1,0 +1,119 @@
+//! Hands a ready VM to a waiting lease: a certificate, a port, one transaction.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use remote_docker_api::StepTiming;
+use time::OffsetDateTime;
+
+use super::Reconciler;
+use super::jobs::timing;
+use crate::failpoint;
+use crate::lease::{Grant, LeasePhase, LeaseRow, Snapshot, VmRow};
+use crate::relay::Reservation;
+use crate::store::StoreError;
+
+/// How much longer than its lease a client's certificate is good: clocks differ, and the relay ends
+/// the lease anyway.
+const CERTIFICATE_MARGIN: Duration = Duration::from_secs(3600);
+
+impl Reconciler {
+    pub(super) async fn assign(
+        &mut self,
+        lease: &LeaseRow,
+        vm: &VmRow,
+        snapshot: &Snapshot,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let Some(reservation) = self.reserve_port(&snapshot.leases).await else {
+            return Ok(());
+        };
+        failpoint::hit("port-reserved");
+        let Some(keyed) = self.memory.keyed.get(&vm.id) else {
+            return Ok(());
+        };
+        let expires_at = now + Duration::from_secs(lease.ttl_s.into());
+        let until = now + self.context.settings.longest_lease + CERTIFICATE_MARGIN;
+        let signed = keyed
+            .ca
+            .sign_client(&lease.client_csr_pem, &lease.id.to_string(), now, until);
+        let cert_pem = match signed {
+            Ok(cert_pem) => cert_pem,
+            Err(error) => {
+                // The request was checked when it came in, so this is a fault of ours.
+                tracing::error!(lease = %lease.id, error = &error as &dyn std::error::Error, "{} gets no certificate", lease.id);
+                return Ok(());
+            }
+        };
+        let warm = keyed.began_at < lease.created_at;
+        let mut timings = Vec::new();
+        if !warm {
+            timings.push(timing_between("queue", lease.created_at, keyed.began_at));
+            timings.extend(keyed.steps.iter().cloned());
+        }
+        timings.push(timing("assign", began.elapsed()));
+        let grant = Grant {
+            vm: vm.id,
+            port: reservation.port(),
+            ca_pem: keyed.ca.ca_pem(),
+            cert_pem,
+            ready_at: now,
+            expires_at,
+            warm,
+            timings,
+        };
+        if self
+            .context
+            .store
+            .assign(lease, vm, &grant, now)
+            .await?
+            .is_some()
+        {
+            failpoint::hit("lease-assigned");
+            tracing::info!(lease = %lease.id, vm = %vm.id, warm, "{} has {}", lease.id, vm.id);
+            // The next round publishes the route; until then connections wait on the reserved port.
+            self.reservations.push(reservation);
+            // Only the machine's own guest needs the authority now, and it has its certificate.
+            self.memory.keyed.remove(&vm.id);
+        }
+        Ok(())
+    }
+
+    /// Opens a port of the configured range that no lease has and no other process holds.
+    async fn reserve_port(&self, leases: &[LeaseRow]) -> Option<Reservation> {
+        let taken = |port: u16| {
+            leases.iter().any(|lease| match &lease.phase {
+                LeasePhase::Active(grant) => grant.port == port,
+                _ => false,
+            })
+        };
+        let ports = &self.context.settings.ports;
+        for port in ports.clone().filter(|port| !taken(*port)) {
+            match self.relay.reserve(port).await {
+                Ok(reservation) => return Some(reservation),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    tracing::error!(
+                        port,
+                        error = &error as &dyn std::error::Error,
+                        "port {port} cannot be opened"
+                    );
+                    return None;
+                }
+            }
+        }
+        let (first, last) = (ports.start(), ports.end());
+        tracing::error!("no port of {first}-{last} is free: widen `relay.ports`");
+        self.set_status(|status| {
+            status.last_failure = Some(format!(
+                "every port of the relay ({first}-{last}) is in use"
+            ));
+        });
+        None
+    }
+}
+
+fn timing_between(step: &str, from: OffsetDateTime, to: OffsetDateTime) -> StepTiming {
+    timing(step, Duration::try_from(to - from).unwrap_or_default())
+}

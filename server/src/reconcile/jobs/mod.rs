@@ -1,0 +1,114 @@
+//! The steps that take time. Each runs beside the loop, touches one VM, writes its outcome into the
+//! store by compare-and-set and reports it to the loop. There are no retries in here: a step that
+//! failed leaves its VM to be destroyed, and the planner decides what follows.
+
+mod activate;
+mod start;
+mod tear_down;
+mod template;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use remote_docker_api::StepTiming;
+
+use super::Settings;
+use super::memory::{Keyed, Started};
+use crate::clock::Clock;
+use crate::guest::{GuestError, Link};
+use crate::hypervisor::{Hypervisor, HypervisorError, Observed, TemplateFiles};
+use crate::ids::VmId;
+use crate::lease::{DestroyReason, PoolKey, VmPhase, VmRow};
+use crate::pki::PkiError;
+use crate::store::{Store, StoreError};
+
+pub(super) use activate::activate;
+pub(super) use start::start;
+pub(super) use tear_down::tear_down;
+pub(super) use template::{build_template, template_key};
+
+/// What every job may use.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) store: Arc<Store>,
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: Arc<Settings>,
+}
+
+/// What a job came to.
+pub(super) enum Outcome {
+    Started {
+        vm: VmId,
+        key: PoolKey,
+        cloned: bool,
+        result: Result<Started, JobError>,
+    },
+    Activated {
+        vm: VmId,
+        key: PoolKey,
+        cloned: bool,
+        result: Result<Box<(Keyed, Link)>, JobError>,
+    },
+    TornDown {
+        vm: VmId,
+        result: Result<(), JobError>,
+    },
+    TemplateBuilt {
+        vm: VmId,
+        key: PoolKey,
+        result: Result<TemplateFiles, JobError>,
+    },
+    Observed {
+        result: Result<Observed, HypervisorError>,
+    },
+    ChannelClosed {
+        vm: VmId,
+    },
+}
+
+/// Why a job failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JobError {
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    #[error("the guest's certificate could not be made")]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    Template(#[from] crate::hypervisor::template::TemplateError),
+    #[error("the database failed")]
+    Store(#[from] StoreError),
+    #[error("the system has no random numbers to give")]
+    Random(#[from] getrandom::Error),
+    #[error("something of the VM is still on the host")]
+    NotClean,
+    #[error("somebody else changed the VM's row")]
+    LostRace,
+}
+
+impl Context {
+    /// Moves a VM on, or reports that the row is not what the job saw.
+    async fn advance(&self, seen: &VmRow, next: VmPhase) -> Result<VmRow, JobError> {
+        self.store
+            .advance_vm(seen, next, self.clock.now())
+            .await?
+            .ok_or(JobError::LostRace)
+    }
+
+    /// Gives a VM up after a failed step.
+    async fn give_up(&self, seen: &VmRow, reason: DestroyReason) {
+        // A failure to write it down is made good by the deadline of the phase.
+        if let Err(error) = self.advance(seen, VmPhase::Destroying { reason }).await {
+            tracing::warn!(vm = %seen.id, error = &error as &dyn std::error::Error, "{} is not marked for destruction yet", seen.id);
+        }
+    }
+}
+
+pub(super) fn timing(step: &str, duration: Duration) -> StepTiming {
+    StepTiming {
+        step: step.to_owned(),
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    }
+}

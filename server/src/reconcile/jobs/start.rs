@@ -1,0 +1,66 @@
+//! Planned → Starting → Activating: puts a VM on the host.
+
+use super::{Context, JobError, Outcome, Started, timing};
+use crate::clock::random_bytes;
+use crate::failpoint;
+use crate::hypervisor::{Source, TemplateFiles, VmSpec};
+use crate::lease::{DestroyReason, VmPhase, VmRow};
+use crate::reconcile::Offer;
+
+/// Starts a planned VM: as a clone of `template`, or cold.
+pub(in super::super) async fn start(
+    context: Context,
+    vm: VmRow,
+    offer: Offer,
+    template: Option<TemplateFiles>,
+) -> Outcome {
+    let (id, key, cloned) = (vm.id, vm.key.clone(), template.is_some());
+    let result = run(&context, vm, offer, template).await;
+    Outcome::Started {
+        vm: id,
+        key,
+        cloned,
+        result,
+    }
+}
+
+async fn run(
+    context: &Context,
+    vm: VmRow,
+    offer: Offer,
+    template: Option<TemplateFiles>,
+) -> Result<Started, JobError> {
+    let began_at = context.clock.now();
+    let cloned = template.is_some();
+    let spec = VmSpec {
+        id: vm.id,
+        source: template.map_or(Source::Cold, Source::Clone),
+        image: offer.image,
+        vcpus: offer.vcpus,
+        memory_mib: offer.memory_mib,
+        address: Some(vm.slot.address(context.settings.guest_network)),
+        generation_id: u128::from_ne_bytes(random_bytes()?),
+    };
+    let vm = context.advance(&vm, VmPhase::Starting).await?;
+    failpoint::hit("vm-starting");
+    let report = match context.hypervisor.start(&spec).await {
+        Ok(report) => report,
+        Err(error) => {
+            context.give_up(&vm, DestroyReason::StartFailed).await;
+            return Err(error.into());
+        }
+    };
+    failpoint::hit("vm-started");
+    context.advance(&vm, VmPhase::Activating).await?;
+    failpoint::hit("vm-activating");
+    let steps = report
+        .steps
+        .iter()
+        .map(|step| timing(step.name, step.duration))
+        .collect();
+    Ok(Started {
+        cloned,
+        began_at,
+        steps,
+    })
+}

@@ -1,0 +1,41 @@
+//! Builds a template.
+
+use guest_protocol::VERSION;
+
+use super::{Context, Outcome};
+use crate::clock::random_bytes;
+use crate::hypervisor::template::{TemplateKey, Templates};
+use crate::ids::VmId;
+use crate::lease::PoolKey;
+use crate::reconcile::Offer;
+
+/// Boots the image of `offer` as `vm` and makes it the template of `key`.
+pub(in super::super) async fn build_template(
+    context: Context,
+    templates: Templates,
+    vm: VmId,
+    key: PoolKey,
+    offer: Offer,
+) -> Outcome {
+    let result = async {
+        let generation_id = u128::from_ne_bytes(random_bytes()?);
+        let template_key = template_key(&context, &offer);
+        let image = offer.image;
+        Ok(templates
+            .build(&context.hypervisor, &template_key, image, vm, generation_id)
+            .await?)
+    }
+    .await;
+    Outcome::TemplateBuilt { vm, key, result }
+}
+
+/// What the template of `offer` depends on, on this host.
+pub(in super::super) fn template_key(context: &Context, offer: &Offer) -> TemplateKey {
+    TemplateKey {
+        image_digest: offer.image_digest.clone(),
+        vcpus: offer.vcpus,
+        memory_mib: offer.memory_mib,
+        host: context.hypervisor.host().clone(),
+        protocol: VERSION,
+    }
+}

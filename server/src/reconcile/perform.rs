@@ -1,0 +1,182 @@
+//! Carries out what the planner decided: the quick things at once, the others as jobs.
+
+use time::OffsetDateTime;
+
+use super::jobs::{Outcome, activate, build_template, start, tear_down};
+use super::memory::Template;
+use super::{Reconciler, jobs};
+use crate::clock::random_bytes;
+use crate::failpoint;
+use crate::ids::VmId;
+use crate::lease::{Action, DestroyReason, LeaseRow, PoolKey, Snapshot, VmPhase, VmRow};
+use crate::store::StoreError;
+
+impl Reconciler {
+    pub(super) async fn perform(
+        &mut self,
+        action: Action,
+        snapshot: &Snapshot,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let vm = |id: VmId| snapshot.vms.iter().find(|vm| vm.id == id);
+        let lease = |id| {
+            snapshot
+                .leases
+                .iter()
+                .find(|lease: &&LeaseRow| lease.id == id)
+        };
+        match action {
+            Action::EndLease { lease: id, reason } => {
+                if let Some(row) = lease(id)
+                    && self
+                        .context
+                        .store
+                        .end_lease(row, reason, now)
+                        .await?
+                        .is_some()
+                {
+                    failpoint::hit("lease-ending");
+                    tracing::info!(lease = %id, ?reason, "{id} ends: {reason:?}");
+                }
+            }
+            Action::FinishLease(id) => {
+                if let Some(row) = lease(id)
+                    && self.context.store.finish_lease(row, now).await?.is_some()
+                {
+                    failpoint::hit("lease-ended");
+                    tracing::info!(lease = %id, "{id} has ended");
+                }
+            }
+            Action::Assign {
+                lease: id,
+                vm: vm_id,
+            } => {
+                if let (Some(lease), Some(vm)) = (lease(id), vm(vm_id)) {
+                    self.assign(lease, vm, snapshot, now).await?;
+                }
+            }
+            Action::CreateVm(key) => self.create_vm(key, snapshot, now).await?,
+            Action::Destroy { vm: id, reason } => {
+                if let Some(row) = vm(id) {
+                    self.mark_for_destruction(row, reason, now).await?;
+                }
+            }
+            Action::Start(id) => {
+                if let Some(row) = vm(id) {
+                    self.start(row.clone());
+                }
+            }
+            Action::Activate(id) => {
+                if let (Some(row), Some(started)) = (vm(id), self.memory.started.get(&id)) {
+                    let job = activate(self.context.clone(), row.clone(), started.clone());
+                    self.spawn(id, job);
+                }
+            }
+            Action::TearDown(id) => {
+                self.memory.forget(id);
+                let job = tear_down(self.context.clone(), id, vm(id).cloned());
+                self.spawn(id, job);
+            }
+            Action::SweepOrphan(id) => {
+                tracing::warn!(vm = %id, "{id} is on the host without a row: it is swept");
+                let job = tear_down(self.context.clone(), id, None);
+                self.spawn(id, job);
+            }
+            Action::BuildTemplate(key) => self.build_template(key),
+        }
+        Ok(())
+    }
+
+    async fn create_vm(
+        &mut self,
+        key: PoolKey,
+        snapshot: &Snapshot,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let policy = &self.context.settings.policy;
+        let (Some(&memory_mib), Ok(bits)) = (policy.sizes.get(&key), random_bytes()) else {
+            return Ok(());
+        };
+        let id = VmId::from_bits(u64::from_ne_bytes(bits));
+        // The machines that become templates have no row; what they take is off the budget.
+        let budget = policy.budget.without(snapshot.building_mib(policy));
+        if self
+            .context
+            .store
+            .create_vm(id, &key, memory_mib, now, &budget)
+            .await?
+            .is_some()
+        {
+            failpoint::hit("vm-created");
+            tracing::info!(vm = %id, engine = key.engine, size = key.size, "{id} is planned");
+        }
+        Ok(())
+    }
+
+    async fn mark_for_destruction(
+        &mut self,
+        row: &VmRow,
+        reason: DestroyReason,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let next = VmPhase::Destroying { reason };
+        if self
+            .context
+            .store
+            .advance_vm(row, next, now)
+            .await?
+            .is_some()
+        {
+            tracing::info!(vm = %row.id, ?reason, "{} is destroyed: {reason:?}", row.id);
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, row: VmRow) {
+        let Some(offer) = self.context.settings.offers.get(&row.key).cloned() else {
+            return;
+        };
+        let template = match self.memory.template(&row.key) {
+            Some(Template::Ready(files)) => Some(files.clone()),
+            Some(Template::Unavailable) => None,
+            _ => return,
+        };
+        let id = row.id;
+        self.spawn(id, start(self.context.clone(), row, offer, template));
+    }
+
+    fn build_template(&mut self, key: PoolKey) {
+        let offer = self.context.settings.offers.get(&key).cloned();
+        let (Some(offer), Ok(bits)) = (offer, random_bytes()) else {
+            return;
+        };
+        let vm = VmId::from_bits(u64::from_ne_bytes(bits));
+        tracing::info!(%vm, engine = key.engine, size = key.size, "building the template of {}/{}", key.engine, key.size);
+        self.memory.set_template(key.clone(), Template::Building);
+        let job = build_template(self.context.clone(), self.templates.clone(), vm, key, offer);
+        self.spawn(vm, job);
+    }
+
+    /// Runs a job beside the loop; its VM is busy until it ends.
+    pub(super) fn spawn(
+        &mut self,
+        vm: VmId,
+        job: impl Future<Output = jobs::Outcome> + Send + 'static,
+    ) {
+        self.memory.busy_vms.insert(vm);
+        let handle = self.running.spawn(job);
+        self.vm_of_job.insert(handle.id(), vm);
+    }
+
+    /// Runs a watcher beside the loop; it does not make its VM busy.
+    pub(super) fn spawn_watcher(
+        &mut self,
+        vm: VmId,
+        watcher: impl Future<Output = Outcome> + Send + 'static,
+    ) {
+        let handle = self.running.spawn(watcher);
+        if let Some(former) = self.memory.monitors.insert(vm, handle) {
+            former.abort();
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What the reconciler is told once, at the start of the server.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::hypervisor::ImageFiles;
+use crate::lease::{Policy, PoolKey};
+use crate::pki::SanName;
+
+/// Settings of a reconciler.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The rules that the planner goes by.
+    pub policy: Policy,
+    /// What can be leased.
+    pub offers: BTreeMap<PoolKey, Offer>,
+    /// First address of the guests' network, a /16.
+    pub guest_network: Ipv4Addr,
+    /// DNS servers of the guests.
+    pub nameservers: Vec<Ipv4Addr>,
+    /// TCP ports of the relay, one for each active lease.
+    pub ports: RangeInclusive<u16>,
+    /// Names under which clients reach the relay; they stand in the guests' certificates.
+    pub server_names: Vec<SanName>,
+    /// The longest a lease may last; certificates are good a little longer.
+    pub longest_lease: Duration,
+    /// Whether VMs are cloned from templates; without, they boot cold.
+    pub templates: bool,
+}
+
+/// One kind of VM that can be leased.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Digest of the image.
+    pub image_digest: String,
+    /// Files of the image.
+    pub image: ImageFiles,
+    /// Number of virtual processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+}

@@ -1,0 +1,305 @@
+//! A server without HTTP: the real reconciler, a real SQLite file, a simulated host, a clock that
+//! stands still until it is told otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use remote_docker_api::{EndReason, LeaseId};
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::hypervisor::sim::SimHypervisor;
+use crate::hypervisor::template::Templates;
+use crate::hypervisor::{Hypervisor, ImageFiles};
+use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, Policy, PoolKey};
+use crate::network::DirectDialer;
+use crate::pki::SanName;
+use crate::reconcile::{Offer, Reconciler, Settings, Status};
+use crate::relay::{Limits, Relay};
+use crate::store::{NewLease, Store};
+
+/// Waiting for a level ends after this; far beyond what any test needs.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[derive(Clone)]
+pub(super) struct ManualClock(Arc<Mutex<OffsetDateTime>>);
+
+impl Clock for ManualClock {
+    fn now(&self) -> OffsetDateTime {
+        *self.0.lock().unwrap()
+    }
+}
+
+pub(super) struct Bench {
+    pub(super) sim: SimHypervisor,
+    pub(super) store: Arc<Store>,
+    pub(super) settings: Settings,
+    clock: ManualClock,
+    folder: tempfile::TempDir,
+    server: Option<Server>,
+    leases_made: u64,
+}
+
+struct Server {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+    status: tokio::sync::watch::Receiver<Status>,
+}
+
+pub(super) fn key() -> PoolKey {
+    PoolKey {
+        engine: "26".into(),
+        size: "small".into(),
+    }
+}
+
+/// Ports that are free now, one after the other. Each test process draws its own range.
+fn free_ports(count: u16) -> std::ops::RangeInclusive<u16> {
+    let start = 20_000 + (std::process::id() % 2_000) as u16 * 20;
+    (start..)
+        .step_by(usize::from(count))
+        .map(|first| first..=first + count - 1)
+        .find(|range| {
+            range
+                .clone()
+                .all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        })
+        .unwrap()
+}
+
+impl Bench {
+    pub(super) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let clock = ManualClock(Arc::new(Mutex::new(start)));
+        let offer = Offer {
+            image_digest: "i".into(),
+            image: ImageFiles {
+                disk: "/d".into(),
+                kernel: "/k".into(),
+                initrd: "/i".into(),
+            },
+            vcpus: 2,
+            memory_mib: 1024,
+        };
+        let settings = Settings {
+            policy: Policy {
+                budget: Budget {
+                    memory_mib: 8 * 1024,
+                    slots: 8,
+                },
+                sizes: BTreeMap::from([(key(), 1024)]),
+                targets: BTreeMap::new(),
+                prebuild: BTreeSet::new(),
+                start_deadline: time::Duration::seconds(60),
+                activate_deadline: time::Duration::seconds(60),
+                surplus_after: time::Duration::seconds(30),
+            },
+            offers: BTreeMap::from([(key(), offer)]),
+            guest_network: Ipv4Addr::new(10, 213, 0, 0),
+            nameservers: vec![],
+            ports: free_ports(8),
+            server_names: vec![SanName::from_host("127.0.0.1")],
+            longest_lease: std::time::Duration::from_secs(86_400),
+            templates: true,
+        };
+        let store = Arc::new(Store::open(&folder.path().join("state.db")).await.unwrap());
+        let sim = SimHypervisor::new(Arc::new(clock.clone()));
+        Self {
+            sim,
+            store,
+            settings,
+            clock,
+            folder,
+            server: None,
+            leases_made: 0,
+        }
+    }
+
+    /// A bench whose server runs.
+    pub(super) async fn started() -> Self {
+        let mut bench = Self::new().await;
+        bench.start().await;
+        bench
+    }
+
+    pub(super) async fn start(&mut self) {
+        self.store.startup().await.unwrap();
+        let dialer = Arc::new(DirectDialer);
+        let reconciler = Reconciler::new(
+            self.store.clone(),
+            Arc::new(self.sim.clone()),
+            Arc::new(self.clock.clone()),
+            Relay::new(dialer, Ipv4Addr::LOCALHOST, Limits::default()),
+            Templates::new(self.folder.path().join("templates")),
+            self.settings.clone(),
+        );
+        let stop = CancellationToken::new();
+        let status = reconciler.status();
+        let task = tokio::spawn(reconciler.run(stop.clone()));
+        self.server = Some(Server { task, stop, status });
+    }
+
+    /// Ends the server as a crash does: whatever was under way stops where it is.
+    pub(super) async fn crash(&mut self) {
+        let server = self.server.take().unwrap();
+        server.task.abort();
+        let _ = server.task.await;
+    }
+
+    /// Ends the server in good order.
+    pub(super) async fn stop(&mut self) {
+        let server = self.server.take().unwrap();
+        server.stop.cancel();
+        server.task.await.unwrap();
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.server.as_ref().unwrap().status.borrow().clone()
+    }
+
+    pub(super) fn now(&self) -> OffsetDateTime {
+        self.clock.now()
+    }
+
+    /// Lets time pass and wakes the reconciler.
+    pub(super) async fn pass(&self, seconds: i64) {
+        *self.clock.0.lock().unwrap() += time::Duration::seconds(seconds);
+        self.poke().await;
+    }
+
+    /// Any committed write wakes the reconciler.
+    async fn poke(&self) {
+        self.store.prune(OffsetDateTime::UNIX_EPOCH).await.unwrap();
+    }
+
+    pub(super) async fn ask(&mut self) -> LeaseId {
+        self.ask_for(3600).await
+    }
+
+    pub(super) async fn ask_for(&mut self, ttl_s: u32) -> LeaseId {
+        self.leases_made += 1;
+        let id = LeaseId::from_bits(self.leases_made);
+        let client = rcgen::KeyPair::generate().unwrap();
+        let request = rcgen::CertificateParams::default()
+            .serialize_request(&client)
+            .unwrap();
+        let new = NewLease {
+            id,
+            key: key(),
+            ttl_s,
+            labels: BTreeMap::new(),
+            client_csr_pem: request.pem().unwrap(),
+            created_at: self.now(),
+            wait_until: self.now() + time::Duration::seconds(120),
+            attended: false,
+        };
+        self.store.insert_lease(&new).await.unwrap();
+        id
+    }
+
+    pub(super) async fn release(&self, id: LeaseId) {
+        self.store.wish_end(id, EndReason::Released).await.unwrap();
+    }
+
+    pub(super) async fn lease(&self, id: LeaseId) -> LeaseRow {
+        self.store.lease(id).await.unwrap().unwrap()
+    }
+
+    /// Waits until the lease is active.
+    pub(super) async fn active(&self, id: LeaseId) -> Grant {
+        let row = self
+            .until(id, "active", |phase| matches!(phase, LeasePhase::Active(_)))
+            .await;
+        match row.phase {
+            LeasePhase::Active(grant) => *grant,
+            _ => unreachable!(),
+        }
+    }
+
+    /// Waits until the lease has ended and tells why it did.
+    pub(super) async fn ended(&self, id: LeaseId) -> EndReason {
+        let row = self
+            .until(id, "ended", |phase| {
+                matches!(phase, LeasePhase::Ended { .. })
+            })
+            .await;
+        match row.phase {
+            LeasePhase::Ended { end, .. } => end.reason,
+            _ => unreachable!(),
+        }
+    }
+
+    async fn until(&self, id: LeaseId, what: &str, is: fn(&LeasePhase) -> bool) -> LeaseRow {
+        let mut changes = self.store.changes();
+        let wait = async {
+            loop {
+                changes.mark_unchanged();
+                let row = self.lease(id).await;
+                if is(&row.phase) {
+                    return row;
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(row) => row,
+            Err(_) => panic!(
+                "{id} is not {what}: {:?}; rows {:?}; host {:?}; status {:?}",
+                self.lease(id).await.phase,
+                self.store.snapshot().await.unwrap().0,
+                self.sim.vms(),
+                self.status(),
+            ),
+        }
+    }
+
+    /// Waits until this holds, looking again whenever a row changed and every few milliseconds.
+    pub(super) async fn eventually(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let wait = async {
+            while !holds(self) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!(
+                "not so: {what}; host {:?}; status {:?}",
+                self.sim.vms(),
+                self.status()
+            );
+        }
+    }
+
+    /// Waits until host and database hold nothing that lives, and checks that every port is free.
+    pub(super) async fn clean(&self) {
+        self.eventually("the host is empty", |bench| bench.sim.vms().is_empty())
+            .await;
+        let observed = self.sim.list().await.unwrap();
+        assert_eq!(observed, crate::hypervisor::Observed::default());
+        let mut changes = self.store.changes();
+        let rows = async {
+            loop {
+                changes.mark_unchanged();
+                let (vms, leases) = self.store.snapshot().await.unwrap();
+                if vms.is_empty() && leases.is_empty() {
+                    return;
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(PATIENCE, rows).await.is_err() {
+            panic!("rows are left: {:?}", self.store.snapshot().await.unwrap());
+        }
+        self.eventually("all ports are closed", |bench| {
+            bench
+                .settings
+                .ports
+                .clone()
+                .all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,211 @@
+//! What the hypervisor and the guests may do wrong.
+
+use std::time::Duration;
+
+use remote_docker_api::EndReason;
+
+use super::bench::Bench;
+use crate::hypervisor::sim::{SimFault, Verb};
+use crate::lease::LeasePhase;
+
+/// A bench with a template, so that the next start is a lease's.
+async fn with_template() -> Bench {
+    let mut bench = Bench::started().await;
+    let lease = bench.ask().await;
+    bench.active(lease).await;
+    bench.release(lease).await;
+    bench.clean().await;
+    bench
+}
+
+/// Starts since the template and the lease that came with it.
+fn kinds(bench: &Bench) -> Vec<&'static str> {
+    bench
+        .sim
+        .starts()
+        .into_iter()
+        .skip(2)
+        .map(|(_, kind)| kind)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_failed_start_costs_its_vm_and_not_the_lease() {
+    for fault in [SimFault::Fails, SimFault::FailsAfterwards, SimFault::Lies] {
+        let mut bench = with_template().await;
+        bench.sim.inject(Verb::Start, fault);
+        let lease = bench.ask().await;
+        bench
+            .eventually("the first start was tried", |bench| kinds(bench).len() == 1)
+            .await;
+        bench
+            .eventually("its failure is told", |bench| {
+                bench.status().last_failure.is_some()
+            })
+            .await;
+        bench.pass(2).await;
+        let grant = bench.active(lease).await;
+        assert_eq!(kinds(&bench), ["clone", "clone"], "{fault:?}");
+        bench
+            .eventually("the first VM is gone", |bench| {
+                bench.sim.vms() == vec![grant.vm]
+            })
+            .await;
+        bench.release(lease).await;
+        bench.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn a_clone_that_is_not_a_machine_of_its_own_is_never_handed_out() {
+    for fault in [SimFault::Lies, SimFault::Fails] {
+        let mut bench = with_template().await;
+        bench.sim.inject(Verb::Activate, fault);
+        let lease = bench.ask().await;
+        bench
+            .eventually("its failure is told", |bench| {
+                bench.status().last_failure.is_some()
+            })
+            .await;
+        let refused = bench.sim.starts()[2].0;
+        bench.pass(2).await;
+        assert_ne!(bench.active(lease).await.vm, refused, "{fault:?}");
+        bench.release(lease).await;
+        bench.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn clones_that_fail_again_and_again_give_way_to_cold_boots() {
+    let mut bench = with_template().await;
+    for _ in 0..3 {
+        bench.sim.inject(Verb::Activate, SimFault::Lies);
+    }
+    let lease = bench.ask().await;
+    for tries in 1..=3 {
+        bench
+            .eventually("a clone was tried", |bench| kinds(bench).len() >= tries)
+            .await;
+        bench
+            .eventually("no VM is left", |bench| bench.sim.vms().is_empty())
+            .await;
+        bench.pass(5).await;
+    }
+    bench.active(lease).await;
+    assert_eq!(kinds(&bench), ["clone", "clone", "clone", "cold"]);
+    assert!(!bench.status().cold.is_empty());
+}
+
+#[tokio::test]
+async fn a_template_that_cannot_be_built_gives_way_to_cold_boots() {
+    let mut bench = Bench::started().await;
+    bench.sim.inject(Verb::Snapshot, SimFault::Fails);
+    let lease = bench.ask().await;
+    bench
+        .eventually("its failure is told", |bench| {
+            bench.status().last_failure.is_some()
+        })
+        .await;
+    bench.pass(2).await;
+    let grant = bench.active(lease).await;
+    let kinds: Vec<_> = bench
+        .sim
+        .starts()
+        .into_iter()
+        .map(|(_, kind)| kind)
+        .collect();
+    assert_eq!(kinds, ["template", "cold"]);
+    assert!(
+        grant.timings.iter().any(|timing| timing.step == "boot"),
+        "{:?}",
+        grant.timings
+    );
+}
+
+#[tokio::test]
+async fn a_lost_machine_ends_its_lease() {
+    for crashes in [true, false] {
+        let mut bench = with_template().await;
+        let lease = bench.ask().await;
+        let grant = bench.active(lease).await;
+        if crashes {
+            bench.sim.crash(grant.vm);
+        } else {
+            bench.sim.vanish(grant.vm);
+        }
+        // Noticed by the closed channel: no time has to pass.
+        assert_eq!(bench.ended(lease).await, EndReason::VmLost);
+        bench.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn gone_is_written_only_after_the_host_was_seen_clean() {
+    for fault in [SimFault::Fails, SimFault::Lies] {
+        let mut bench = with_template().await;
+        let lease = bench.ask().await;
+        let grant = bench.active(lease).await;
+        bench.sim.inject(Verb::Destroy, fault);
+        bench.release(lease).await;
+        bench
+            .eventually("the fault was met", |bench| {
+                !bench.sim.has_fault(Verb::Destroy)
+            })
+            .await;
+        assert_eq!(bench.sim.vms(), vec![grant.vm], "{fault:?}");
+        let phase = bench.lease(lease).await.phase;
+        assert!(
+            matches!(phase, LeasePhase::Ending { .. }),
+            "{fault:?}: {phase:?}"
+        );
+        assert_eq!(bench.ended(lease).await, EndReason::Released);
+        bench.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn one_stuck_start_does_not_stop_the_others() {
+    let mut bench = with_template().await;
+    bench.sim.inject(Verb::Start, SimFault::Hangs);
+    let stuck = bench.ask().await;
+    bench
+        .eventually("the stuck start began", |bench| kinds(bench).len() == 1)
+        .await;
+    let other = bench.ask().await;
+    // The older lease gets the machine that was begun for the younger one; both are served in the
+    // end, because the stuck one is replaced when its time is over.
+    bench.active(stuck).await;
+    bench.pass(61).await;
+    bench.active(other).await;
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_looked_at_loses_nobody() {
+    let mut bench = with_template().await;
+    let lease = bench.ask().await;
+    bench.active(lease).await;
+    bench.sim.inject(Verb::List, SimFault::Fails);
+    bench
+        .eventually("the fault was met", |bench| {
+            !bench.sim.has_fault(Verb::List)
+        })
+        .await;
+    bench
+        .eventually("it is told", |bench| bench.status().last_failure.is_some())
+        .await;
+    assert!(matches!(
+        bench.lease(lease).await.phase,
+        LeasePhase::Active(_)
+    ));
+}
+
+#[tokio::test]
+async fn a_slow_guest_is_waited_for() {
+    let mut bench = with_template().await;
+    bench
+        .sim
+        .inject(Verb::Activate, SimFault::Slow(Duration::from_millis(300)));
+    let lease = bench.ask().await;
+    bench.active(lease).await;
+    assert_eq!(kinds(&bench), ["clone"]);
+}
