@@ -32,7 +32,7 @@ pub(in super::super) async fn activate(context: Context, vm: VmRow, started: Sta
         vm: id,
         key,
         cloned,
-        result,
+        result: result.map(Box::new),
     }
 }
 
