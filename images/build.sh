@@ -18,6 +18,9 @@ set -euo pipefail
 export LC_ALL=C
 umask 022
 
+# Of the package debian-archive-keyring: what Debian signs its suites with.
+readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+
 main() {
     parse_arguments "$@"
     check_host
@@ -174,10 +177,10 @@ trap 'if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; wait "$child" 
 
 # The APT sources of this host, for the guest's suite: one per line, or none if this is not Debian.
 host_sources() {
-    local codename signed='' keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    local codename signed=''
     # shellcheck source=/dev/null
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
-    if [ -r "$keyring" ]; then signed="[signed-by=$keyring] "; fi
+    if [ -r "$KEYRING" ]; then signed="[signed-by=$KEYRING] "; fi
     # shellcheck disable=SC2016 # apt expands these
     apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(COMPONENT) $(SITE)' 'Identifier: Packages' |
         awk -v host="$codename" -v suite="$suite" -v signed="$signed" '
@@ -208,6 +211,8 @@ build_rootfs() {
     include=$(sed 's/#.*//' "$recipe/packages" | tr -s ' \n' ',' | sed 's/^,//;s/,$//')
     if [ ${#sources[@]} -eq 0 ]; then readarray -t sources < <(host_sources); fi
     local option options=()
+    # mmdebstrap's own sources: it cannot find their key by itself on a host without gpg.
+    if [ ${#sources[@]} -eq 0 ] && [ -r "$KEYRING" ]; then options=("--keyring=$KEYRING"); fi
     while read -r option; do options+=("--aptopt=$option"); done < <(host_transport)
     # Times in the layer are clamped to this; it stands in the layer's own time, for the manifest.
     local epoch=${SOURCE_DATE_EPOCH:-$(date +%s)}

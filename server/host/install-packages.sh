@@ -29,6 +29,7 @@ pkgconf                    | build    | -       | finds libvirt when the server 
 libvirt-dev                | build    | 10.0    | libvirt headers for the server
 ca-certificates            | build    | -       | downloads of crates over TLS
 mmdebstrap                 | build    | -       | makes the root file system of the guest image
+mount                      | build    | -       | mmdebstrap uses it, in a mount namespace of its own
 e2fsprogs                  | build    | -       | mke2fs writes the guest disk without mounting it
 cpio                       | build    | -       | packs the guest initramfs
 zstd                       | build    | -       | keeps the guest root file system in a cache
@@ -220,18 +221,37 @@ become_root() {
         command -v sudo >/dev/null ||
             fail 'installing packages needs root, and there is no sudo here' "run $0 as root"
         say 'host packages: using sudo to install them'
+        sudo -v || fail 'installing packages needs root, and sudo was refused' "run $0 as root"
         as_root=(sudo)
     fi
 }
 
+# apt_get TEXT ARGUMENTS...: runs apt-get, telling every 10 s that it still does; its output, and that
+# of the packages' scripts, is shown only if it fails.
 apt_get() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@"
+    local text=$1 log status=0 tenths=0 child
+    shift
+    log=$(mktemp)
+    say "host packages: $text"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 "$@" >"$log" 2>&1 </dev/null &
+    child=$!
+    while kill -0 "$child" 2>/dev/null; do
+        sleep 0.1
+        tenths=$((tenths + 1))
+        if [ $((tenths % 100)) -eq 0 ]; then say "host packages: $text, $((tenths / 10)) s"; fi
+    done
+    wait "$child" || status=$?
+    if [ "$status" -ne 0 ]; then
+        tail -n 40 "$log" | sed 's/^/  | /' >&2
+        rm -f "$log"
+        fail "$text: apt-get failed with status $status; the end of its output stands above"
+    fi
+    rm -f "$log"
 }
 
 install_missing() {
-    say 'host packages: reading package lists'
-    apt_get update
-    local options=(-y --no-install-recommends -o Dpkg::Use-Pty=0)
+    apt_get 'reading package lists' update
+    local options=(-y --no-install-recommends)
     if [ "$distribution" = 'debian 12' ]; then
         enable_backports
         # The pin holds for this call alone. A later upgrade follows the backports by itself: apt
@@ -247,9 +267,7 @@ install_missing() {
         } >"$preferences"
         options+=(-o "Dir::Etc::Preferences=$preferences")
     fi
-    say "host packages: installing ${#missing[@]} packages"
-    apt_get install "${options[@]}" "${missing[@]}" >/dev/null ||
-        fail 'apt-get could not install the packages above' 'its own message stands above this one'
+    apt_get "installing ${#missing[@]} packages and what they depend on" install "${options[@]}" "${missing[@]}"
     find_missing
     if [ ${#missing[@]} -gt 0 ]; then
         fail "apt-get succeeded but these are still missing or too old: ${missing[*]}" \
@@ -292,7 +310,7 @@ enable_backports() {
     say "host packages: enabling $BACKPORTS in /etc/apt/sources.list.d/$name (QEMU and libvirt of Debian 12 are too old)"
     printf '%s\n%s\n' '# Added by install-packages.sh: newer QEMU and libvirt.' "$text" |
         "${as_root[@]}" tee "/etc/apt/sources.list.d/$name" >/dev/null
-    apt_get update
+    apt_get 'reading package lists of the backports' update
 }
 
 # The stanza of file $1 whose URIs hold $2 and whose Suites hold $3, with the suite replaced. Other
@@ -340,7 +358,7 @@ make_user() {
     if ! getent group "$number" >/dev/null; then gid=(--gid "$number"); fi
     getent group kvm >/dev/null || "${as_root[@]}" groupadd --system kvm
     getent group libvirt-qemu >/dev/null || "${as_root[@]}" groupadd --system "${gid[@]}" libvirt-qemu
-    "${as_root[@]}" useradd --system "${uid[@]}" --gid kvm --groups libvirt-qemu --no-create-home \
+    "${as_root[@]}" useradd --system --key SYS_UID_MAX="$number" "${uid[@]}" --gid kvm --groups libvirt-qemu --no-create-home \
         --home-dir /var/lib/libvirt --shell /usr/sbin/nologin --comment 'Libvirt Qemu' libvirt-qemu
 }
 
@@ -349,9 +367,8 @@ install_rust() {
     if ! command -v rustup >/dev/null; then
         # The release's own rustc is too old on all three; two of them have rustup.
         [ "$distribution" != 'debian 12' ] || fail "$rust_missing, and Debian 12 has no recent one" "$hint"
-        say 'host packages: installing rustup'
-        apt_get update
-        apt_get install -y --no-install-recommends rustup >/dev/null || fail "$rust_missing, and rustup could not be installed" "$hint"
+        apt_get 'reading package lists' update
+        apt_get 'installing rustup' install -y --no-install-recommends rustup
     fi
     say 'host packages: fetching the stable Rust toolchain'
     if ! rustup toolchain install stable --profile minimal --component clippy,rustfmt ||
