@@ -1,0 +1,45 @@
+//! Who may call: whoever has the token.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::ApiState;
+use super::error::ApiError;
+
+/// Lets requests with the right token through, before anything else of them is read.
+pub(super) async fn require_token(
+    State(api): State<Arc<ApiState>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let token = bearer_token(request.headers())?;
+    if !api.token.matches(token) {
+        return Err(ApiError::WrongToken);
+    }
+    Ok(next.run(request).await)
+}
+
+/// The token of the one `Authorization: Bearer` header (RFC 6750).
+fn bearer_token(headers: &HeaderMap) -> Result<&[u8], ApiError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or(ApiError::NoToken)?;
+    if values.next().is_some() {
+        // Which of the two counts would depend on who reads them.
+        return Err(ApiError::WrongToken);
+    }
+    let (scheme, token) = value
+        .as_bytes()
+        .split_at_checked("Bearer ".len())
+        .ok_or(ApiError::NoToken)?;
+    if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+        return Err(ApiError::NoToken);
+    }
+    match token.trim_ascii() {
+        [] => Err(ApiError::NoToken),
+        token => Ok(token),
+    }
+}

@@ -1,0 +1,156 @@
+//! A lease from its request to its end.
+
+use remote_docker_api::{EndReason, Lease, LeaseList, LeaseState};
+
+use super::*;
+use crate::lease::LeasePhase;
+
+#[tokio::test]
+async fn a_lease_is_made_shown_listed_and_given_back() {
+    let fixture = Fixture::new().await;
+    let running = fixture.reconciled();
+
+    let answer = fixture
+        .post(order(json!({
+            "engine": "28", "size": "large", "ttl_s": 60, "wait_s": 20, "labels": {"job": "b-7"}
+        })))
+        .await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    let lease: Lease = answer.json();
+    assert_eq!(
+        answer.header("location"),
+        format!("/v1/leases/{}", lease.id)
+    );
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(lease.state, LeaseState::Active);
+    assert_eq!(
+        (lease.engine.as_str(), lease.size.as_str()),
+        ("28", "large")
+    );
+    assert_eq!(lease.ttl_s, 60);
+    assert_eq!(lease.labels["job"], "b-7");
+    assert_eq!(lease.created_at, NOW);
+    assert_eq!(lease.expires_at, Some(NOW + time::Duration::seconds(60)));
+    assert_eq!(lease.timings[0].step, "clone");
+    let docker = lease.docker.clone().unwrap();
+    assert_eq!(docker.host, "tcp://127.0.0.1:23760");
+    assert!(docker.cert_pem.starts_with("-----BEGIN CERTIFICATE-----"));
+    assert_ne!(docker.cert_pem, docker.ca_pem);
+
+    let path = format!("/v1/leases/{}", lease.id);
+    assert_eq!(fixture.get(&path).await.json::<Lease>(), lease);
+    assert_eq!(
+        fixture.get("/v1/leases").await.json::<LeaseList>().leases,
+        [lease]
+    );
+
+    drop(running);
+    let gone = fixture.call(Method::DELETE, &path).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    assert!(gone.body.is_empty());
+    // The wish alone is an end to whoever looks.
+    let ending: Lease = fixture.get(&path).await.json();
+    assert_eq!(ending.state, LeaseState::Ending);
+    assert_eq!(ending.end_reason, Some(EndReason::Released));
+    assert_eq!(ending.docker, None);
+
+    let _running = fixture.reconciled();
+    let ended = loop {
+        let lease: Lease = fixture.get(&format!("{path}?wait_s=20")).await.json();
+        if lease.state == LeaseState::Ended {
+            break lease;
+        }
+    };
+    assert_eq!(ended.end_reason, Some(EndReason::Released));
+    assert_eq!((ended.ready_at, ended.ended_at), (Some(NOW), Some(NOW)));
+    let again = fixture.call(Method::DELETE, &path).await;
+    assert_eq!(again.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        fixture.get("/v1/leases").await.json::<LeaseList>(),
+        LeaseList::default()
+    );
+}
+
+#[tokio::test]
+async fn what_is_left_out_takes_its_default() {
+    let fixture = Fixture::new().await;
+    let _running = fixture.reconciled();
+    let lease: Lease = fixture.post(order(json!({}))).await.json();
+    assert_eq!(
+        (lease.engine.as_str(), lease.size.as_str()),
+        ("26", "small")
+    );
+    assert_eq!(lease.ttl_s, 3600);
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_wait_gets_a_lease_to_follow() {
+    let fixture = Fixture::new().await;
+    let answer = fixture.post(order(json!({ "wait_s": 0 }))).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let lease: Lease = answer.json();
+    assert_eq!((lease.state, lease.docker), (LeaseState::Waiting, None));
+    let path = answer.header("location").to_owned();
+
+    let row = fixture.lease_once(|_| true).await;
+    assert!(!row.attended);
+    assert_eq!(row.wait_until, NOW + time::Duration::seconds(600));
+    // Nobody hung up, so nobody gives it up.
+    fixture.api.background.close();
+    fixture.api.background.wait().await;
+    assert_eq!(fixture.lease_once(|_| true).await.end_wish, None);
+
+    let path = format!("{path}?wait_s=30");
+    let follow = fixture.get(&path);
+    let grant = async {
+        let row = fixture.lease_once(|_| true).await;
+        reconciler::grant(&fixture.api.store, &row).await;
+    };
+    let (followed, ()) = tokio::join!(follow, grant);
+    assert_eq!(followed.json::<Lease>().state, LeaseState::Active);
+}
+
+#[tokio::test]
+async fn the_reconciler_is_woken_by_every_wish() {
+    let fixture = Fixture::new().await;
+    let poked = || tokio::time::timeout(FAR, fixture.api.poke.notified());
+
+    let answer = fixture.post(order(json!({ "wait_s": 0 }))).await;
+    poked().await.expect("no poke by a request");
+    let path = answer.header("location").to_owned();
+    fixture.call(Method::DELETE, &path).await;
+    poked().await.expect("no poke by a release");
+    let row = fixture.lease_once(|_| true).await;
+    assert_eq!(row.end_wish, Some(EndReason::Released));
+    assert_eq!(row.phase, LeasePhase::Waiting);
+}
+
+#[tokio::test]
+async fn an_ipv6_relay_can_be_connected_to() {
+    let mut fixture = Fixture::new().await;
+    let api = Arc::get_mut(&mut fixture.api);
+    // The router has the other reference.
+    assert!(api.is_none());
+    fixture.router = Router::new();
+    Arc::get_mut(&mut fixture.api).unwrap().relay_host = "fd00::7".to_owned();
+    fixture.router = router(fixture.api.clone());
+    let _running = fixture.reconciled();
+    let lease: Lease = fixture.post(order(json!({}))).await.json();
+    assert_eq!(lease.docker.unwrap().host, "tcp://[fd00::7]:23760");
+}
+
+#[tokio::test]
+async fn leases_that_are_not_there_and_ids_that_are_none() {
+    let fixture = Fixture::new().await;
+    for method in [Method::GET, Method::DELETE] {
+        let missing = fixture
+            .call(method.clone(), "/v1/leases/l-0000000000007")
+            .await;
+        missing.problem(404, ErrorCode::LeaseNotFound);
+        for id in ["x", "vm-0000000000007", "%ff", "l-000000000000u"] {
+            let path = format!("/v1/leases/{id}");
+            let answer = fixture.call(method.clone(), &path).await;
+            answer.problem(400, ErrorCode::InvalidId);
+        }
+    }
+}

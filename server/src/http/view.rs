@@ -1,0 +1,86 @@
+//! Leases as the API shows them.
+
+use remote_docker_api::{DockerEndpoint, Lease, LeaseState};
+
+use crate::lease::{Grant, LeaseEnd, LeasePhase, LeaseRow};
+
+/// The lease on the wire. `relay_host` is the relay's name or address as clients know it.
+pub(super) fn lease(row: LeaseRow, relay_host: &str) -> Lease {
+    let mut view = Lease {
+        id: row.id,
+        state: LeaseState::Waiting,
+        engine: row.key.engine,
+        size: row.key.size,
+        ttl_s: row.ttl_s.into(),
+        labels: row.labels,
+        created_at: row.created_at,
+        ready_at: None,
+        expires_at: None,
+        ended_at: None,
+        end_reason: row.end_wish,
+        warm: false,
+        docker: None,
+        timings: Vec::new(),
+    };
+    match row.phase {
+        LeasePhase::Waiting => {}
+        LeasePhase::Active(grant) => {
+            view.state = LeaseState::Active;
+            active(&mut view, *grant, relay_host);
+        }
+        LeasePhase::Ending { end, .. } => {
+            view.state = LeaseState::Ending;
+            ended(&mut view, &end);
+        }
+        LeasePhase::Ended { end, ended_at } => {
+            view.state = LeaseState::Ended;
+            view.ended_at = Some(ended_at);
+            ended(&mut view, &end);
+        }
+    }
+    // Whoever gave it back need not know that the reconciler has not come round yet.
+    if row.end_wish.is_some() && view.state != LeaseState::Ended {
+        view.state = LeaseState::Ending;
+        view.docker = None;
+    }
+    view
+}
+
+fn active(view: &mut Lease, grant: Grant, relay_host: &str) {
+    view.ready_at = Some(grant.ready_at);
+    view.expires_at = Some(grant.expires_at);
+    view.warm = grant.warm;
+    view.timings = grant.timings;
+    view.docker = Some(DockerEndpoint {
+        host: docker_host(relay_host, grant.port),
+        ca_pem: grant.ca_pem,
+        cert_pem: grant.cert_pem,
+    });
+}
+
+fn ended(view: &mut Lease, end: &LeaseEnd) {
+    view.end_reason = Some(end.reason);
+    view.ready_at = end.ready_at;
+    view.expires_at = end.expires_at;
+}
+
+fn docker_host(host: &str, port: u16) -> String {
+    // An IPv6 address needs brackets, or its end would read as the port.
+    if host.contains(':') {
+        format!("tcp://[{host}]:{port}")
+    } else {
+        format!("tcp://{host}:{port}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::docker_host;
+
+    #[test]
+    fn docker_can_connect_to_what_it_is_told() {
+        assert_eq!(docker_host("127.0.0.1", 1), "tcp://127.0.0.1:1");
+        assert_eq!(docker_host("fd00::1", 2), "tcp://[fd00::1]:2");
+        assert_eq!(docker_host("build.example", 3), "tcp://build.example:3");
+    }
+}
