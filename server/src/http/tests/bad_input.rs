@@ -1,5 +1,9 @@
 //! Everything that can be wrong with a request for a lease: told by name, and nothing is written.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::StreamExt;
+
 use super::*;
 
 #[tokio::test]
@@ -193,13 +197,33 @@ async fn a_body_over_the_limit_is_refused_and_one_at_the_limit_is_read() {
     let problem = answer.problem(413, ErrorCode::BodyTooLarge);
     assert_eq!(problem.detail, "the body has more than 65536 bytes");
     fixture.assert_no_lease().await;
-    // Also one that does not say how long it is, and never ends.
-    let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 8192]));
-    let answer = fixture.post(Body::from_stream(endless)).await;
-    answer.problem(413, ErrorCode::BodyTooLarge);
 
     let answer = fixture.post(padded(limit)).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn of_a_body_over_the_limit_so_much_is_taken_that_its_sender_can_hear_why() {
+    const CHUNK: usize = 8192;
+    let fixture = Fixture::new().await;
+    for (chunks, expected) in [
+        // Half a megabyte is taken whole: whoever still sends when the line closes hears nothing.
+        (64, 64..=64),
+        // One that never ends is not.
+        (usize::MAX, 128..=200),
+    ] {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
+        let body = futures_util::stream::repeat_with(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(vec![b' '; CHUNK])
+        });
+        let answer = fixture.post(Body::from_stream(body.take(chunks))).await;
+        answer.problem(413, ErrorCode::BodyTooLarge);
+        let taken = taken.load(Ordering::Relaxed);
+        assert!(expected.contains(&taken), "{taken} of {chunks}");
+    }
+    fixture.assert_no_lease().await;
 }
 
 #[tokio::test]
