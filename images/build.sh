@@ -135,10 +135,12 @@ is_up_to_date() {
 
 # One build at a time for one cache, and so for one image: what another left half-done is then dead.
 take_lock() {
-    exec 9>"$cache/lock"
-    if ! flock -n 9; then
+    # A high number: mmdebstrap writes "cat >&FD" for a shell that knows no FD of two digits, so the
+    # low ones must stay free for it.
+    exec 200>"$cache/lock"
+    if ! flock -n 200; then
         say "waiting for another build that uses $cache"
-        flock -w 900 9 || fail "another build has held $cache/lock for 15 minutes"
+        flock -w 900 200 || fail "another build has held $cache/lock for 15 minutes"
     fi
 }
 
