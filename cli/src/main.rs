@@ -1,2 +1,51 @@
-//! The command line client.
-fn main() {}
+//! `setup-remote-docker`: leases a Docker daemon on a fresh virtual machine and hands it to a build.
+//!
+//! Data goes to standard output, talk to standard error. One thread does everything: the program
+//! starts in milliseconds and holds nothing but one connection and one child.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod args;
+mod client;
+mod commands;
+mod config;
+mod environment;
+mod error;
+mod keys;
+mod lease_dir;
+mod output;
+mod server_url;
+mod session;
+mod signals;
+mod transport;
+mod ui;
+mod watch;
+
+use error::CliError;
+
+fn main() -> ExitCode {
+    let (flags, command) = match args::CommandLine::parse().into_command() {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    };
+    let environment = environment::Environment::read();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)
+        .and_then(|runtime| {
+            let result = runtime.block_on(commands::dispatch(&flags, environment, command));
+            // A name that is still being resolved must not hold the program up.
+            runtime.shutdown_background();
+            result
+        });
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            ui::Ui::new(flags.quiet).error(&error, &error.hints());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

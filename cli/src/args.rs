@@ -1,0 +1,252 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  2    the command line is wrong
+  65   the server refused what was asked, such as an unknown engine
+  69   the server cannot be reached, is not ready, or has no machine to give
+  70   a fault of the server
+  71   the system refuses something, such as a pipe
+  74   a file or the output cannot be written
+  76   the server's answer cannot be used
+  77   the token is missing or not good for this server
+  78   the configuration is wrong
+  130  ended by SIGINT (128 + number of the signal)
+  `run` exits with the command's own code; 126 if it cannot be executed, 127 if it is not found,
+  128 + number of the signal if a signal ended it";
+
+const START_EXAMPLE: &str = "\
+In a shell:
+  eval \"$(setup-remote-docker)\"
+  docker build .
+  eval \"$(setup-remote-docker stop)\"";
+
+/// Gives a build a Docker daemon of its own on a fresh virtual machine.
+///
+/// Without a command it does what `start` does: it leases a machine and prints the variables that
+/// make `docker` use it.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(subcommand_help_heading = "Commands")]
+pub(crate) struct CommandLine {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(flatten, next_help_heading = "Options of `start`")]
+    start: StartArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Default, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// Where the server is [env: REMOTE_DOCKER_URL] [default: http://127.0.0.1:7420]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The server's token; other users can see it here, so prefer --token-file or the variable
+    /// [env: REMOTE_DOCKER_TOKEN]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        conflicts_with = "token_file"
+    )]
+    pub(crate) token: Option<String>,
+    /// File that holds the server's token
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Configuration file [default: $XDG_CONFIG_HOME/setup-remote-docker/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How long the server may take to answer, beyond what it was asked to wait [default: 15s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_positive)]
+    pub(crate) timeout: Option<Duration>,
+    /// Say nothing but warnings and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// What the program is to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Lease a machine and print the variables that make `docker` use it
+    #[command(after_help = START_EXAMPLE)]
+    Start(StartArgs),
+    /// Run a command with a leased machine and give the machine back when the command ends
+    Run(RunArgs),
+    /// Give a leased machine back
+    Stop(StopArgs),
+    /// Show the leases that have not ended
+    List(ListArgs),
+}
+
+/// How to lease.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
+pub(crate) struct LeaseArgs {
+    /// Docker engine, such as 28 [default: the server's]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) engine: Option<String>,
+    /// Machine size, such as large [default: the server's]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) size: Option<String>,
+    /// How long the lease lasts once the machine is ready, such as 90s or 1h30m [default: the
+    /// server's]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// How long to wait for a machine [default: 2m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
+    pub(crate) wait: Option<Duration>,
+    /// Words that `list` shows with the lease; may be given more than once
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+/// Options of `start`.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) lease: LeaseArgs,
+    /// What to print [default: sh]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) format: Option<StartFormat>,
+}
+
+/// What `start` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StartFormat {
+    /// `export` lines for a POSIX shell to evaluate
+    Sh,
+    /// One JSON object
+    Json,
+}
+
+/// Options of `run`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) lease: LeaseArgs,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Options of `stop`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StopArgs {
+    /// Which lease [env: REMOTE_DOCKER_LEASE]
+    #[arg(value_name = "LEASE")]
+    pub(crate) id: Option<String>,
+    /// Wait until nothing of the machine is left on the host
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// Options of `list`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListArgs {
+    /// What to print
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
+    pub(crate) format: ListFormat,
+}
+
+/// What `list` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    /// Columns for people
+    Table,
+    /// The server's answer as JSON
+    Json,
+}
+
+impl CommandLine {
+    /// What to do, `start` being meant when no command is named.
+    ///
+    /// # Errors
+    /// Options of `start` stand before another command, which would not heed them.
+    pub(crate) fn into_command(self) -> Result<(GlobalArgs, Command), clap::Error> {
+        match self.command {
+            None => Ok((self.global, Command::Start(self.start))),
+            Some(command) if self.start == StartArgs::default() => Ok((self.global, command)),
+            Some(_) => Err(Self::command().error(
+                ErrorKind::ArgumentConflict,
+                "options of a command stand after the command's name",
+            )),
+        }
+    }
+}
+
+/// Reads a duration such as `90s`, `30m` or `1h30m`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; a duration looks like 90s, 30m or 1h30m"))
+}
+
+fn parse_positive(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label looks like KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bare_call_is_a_start() {
+        let line = CommandLine::parse_from(["x", "--ttl", "1h30m", "--label", "a=b=c"]);
+        let (_, Command::Start(start)) = line.into_command().unwrap() else {
+            panic!("not a start");
+        };
+        assert_eq!(start.lease.ttl, Some(Duration::from_secs(5400)));
+        assert_eq!(start.lease.labels, [("a".to_owned(), "b=c".to_owned())]);
+    }
+
+    #[test]
+    fn an_option_that_would_not_be_heeded_is_refused() {
+        let line = CommandLine::parse_from(["x", "--ttl", "1h", "run", "true"]);
+        assert!(line.into_command().is_err());
+        // A global one may stand anywhere.
+        for words in [["x", "-q", "run", "true"], ["x", "run", "-q", "true"]] {
+            let (global, _) = CommandLine::parse_from(words).into_command().unwrap();
+            assert!(global.quiet);
+        }
+    }
+
+    #[test]
+    fn the_command_keeps_its_own_options() {
+        for words in [
+            vec!["x", "run", "--ttl", "5s", "--", "make", "-q", "--ttl", "1"],
+            vec!["x", "run", "--ttl", "5s", "make", "-q", "--ttl", "1"],
+        ] {
+            let (global, Command::Run(run)) =
+                CommandLine::parse_from(words).into_command().unwrap()
+            else {
+                panic!("not a run");
+            };
+            assert_eq!(run.command, ["make", "-q", "--ttl", "1"]);
+            assert!(!global.quiet);
+        }
+    }
+}

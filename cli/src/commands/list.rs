@@ -1,0 +1,22 @@
+//! `list`: shows the leases that have not ended.
+
+use super::print;
+use crate::args::{GlobalArgs, ListArgs, ListFormat};
+use crate::environment::Environment;
+use crate::error::CliError;
+use crate::output;
+use crate::session::Context;
+
+pub(super) async fn list(
+    flags: &GlobalArgs,
+    environment: Environment,
+    args: &ListArgs,
+) -> Result<u8, CliError> {
+    let context = Context::new(flags, environment, None)?;
+    let list = context.client.list().await?;
+    print(&match args.format {
+        ListFormat::Table => output::table(&list),
+        ListFormat::Json => output::list_json(&list),
+    })?;
+    Ok(0)
+}

@@ -1,0 +1,91 @@
+//! `stop`: gives a lease back and removes its folder.
+
+use std::time::Duration;
+
+use remote_docker_api::{ErrorCode, LeaseId, LeaseState};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{lease_id, print};
+use crate::args::{GlobalArgs, StopArgs};
+use crate::client::{ApiError, Client, Released};
+use crate::environment::Environment;
+use crate::error::CliError;
+use crate::lease_dir::LeaseDir;
+use crate::output::unset_sh;
+use crate::session::Context;
+
+/// How long `--wait` waits for the machine to be gone.
+const END_LIMIT: Duration = Duration::from_secs(120);
+/// How long the server may hold one question.
+const POLL_WAIT: Duration = Duration::from_secs(10);
+/// Questions are at least this far apart, however fast the server answers.
+const POLL_PACE: Duration = Duration::from_millis(200);
+
+pub(super) async fn stop(
+    flags: &GlobalArgs,
+    environment: Environment,
+    args: &StopArgs,
+) -> Result<u8, CliError> {
+    let (id, of_this_shell) = which(args, environment.lease.as_deref())?;
+    let dir = LeaseDir::find(&environment, id);
+    let note = dir.as_ref().and_then(LeaseDir::note);
+    let url = note.as_ref().map(|note| note.url.as_str());
+    let context = Context::new(flags, environment, url)?;
+
+    let released = context.client.release(id).await;
+    // Whatever the server says, the user has no use for the keys any more.
+    let removed = dir.map_or(Ok(()), |dir| dir.remove());
+    // The variables of the lease name files that are gone; those of another lease stay.
+    if of_this_shell {
+        print(&unset_sh())?;
+    }
+    let released = released.inspect_err(|_| {
+        context.ui.warn(&format!(
+            "the lease {id} is not given back; unless it is, it ends when its time is over"
+        ));
+    })?;
+    removed?;
+    match released {
+        Released::Yes => {}
+        Released::Unknown => context.ui.note(&format!(
+            "the server at {} does not know the lease {id}",
+            context.client.server()
+        )),
+    }
+    if args.wait && released == Released::Yes {
+        timeout(END_LIMIT, wait_for_end(&context.client, id))
+            .await
+            .map_err(|_| CliError::StillThere(END_LIMIT.as_secs()))??;
+        context
+            .ui
+            .note(&format!("lease {id} is given back and its machine is gone"));
+    } else if released == Released::Yes {
+        context.ui.note(&format!("lease {id} is given back"));
+    }
+    Ok(0)
+}
+
+/// The lease to stop, and whether this shell's variables are about it.
+fn which(args: &StopArgs, variable: Option<&str>) -> Result<(LeaseId, bool), CliError> {
+    match (&args.id, variable) {
+        (Some(named), variable) => {
+            let id = lease_id(named, "the argument")?;
+            Ok((id, variable == Some(named)))
+        }
+        (None, Some(variable)) => Ok((lease_id(variable, "REMOTE_DOCKER_LEASE")?, true)),
+        (None, None) => Err(CliError::NoLease),
+    }
+}
+
+async fn wait_for_end(client: &Client, id: LeaseId) -> Result<(), ApiError> {
+    loop {
+        let asked_at = Instant::now();
+        match client.show(id, POLL_WAIT).await {
+            Ok(lease) if lease.state == LeaseState::Ended => return Ok(()),
+            // What has ended may be forgotten.
+            Err(error) if error.code() == Some(ErrorCode::LeaseNotFound) => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(_) => sleep_until(asked_at + POLL_PACE).await,
+        }
+    }
+}

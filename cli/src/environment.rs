@@ -1,0 +1,66 @@
+//! The process's environment, read once. Nothing else in this crate looks at it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the variables say that mean something here. An empty variable counts as not set.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    /// `REMOTE_DOCKER_URL`
+    pub(crate) url: Option<String>,
+    /// `REMOTE_DOCKER_TOKEN`
+    pub(crate) token: Option<Secret>,
+    /// `REMOTE_DOCKER_LEASE`: the lease that `start` made for this shell.
+    pub(crate) lease: Option<String>,
+    /// `XDG_CONFIG_HOME`
+    pub(crate) config_home: Option<PathBuf>,
+    /// `HOME`
+    pub(crate) home: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// `TMPDIR`
+    pub(crate) temp_dir: Option<PathBuf>,
+    /// `DOCKER_CERT_PATH`
+    pub(crate) docker_cert_path: Option<PathBuf>,
+    /// `DOCKER_CONTEXT`
+    pub(crate) docker_context: Option<OsString>,
+}
+
+/// Text that never shows in debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Environment {
+    /// Reads the variables of this process.
+    pub(crate) fn read() -> Self {
+        // What is not UTF-8 becomes text with replacement characters, which the parsers of the
+        // URL, the token and the id refuse with their own words.
+        let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
+        let path = |name| variable(name).map(PathBuf::from);
+        Self {
+            url: text("REMOTE_DOCKER_URL"),
+            token: text("REMOTE_DOCKER_TOKEN").map(Secret),
+            lease: text("REMOTE_DOCKER_LEASE"),
+            config_home: path("XDG_CONFIG_HOME"),
+            home: path("HOME"),
+            runtime_dir: path("XDG_RUNTIME_DIR"),
+            temp_dir: path("TMPDIR"),
+            docker_cert_path: path("DOCKER_CERT_PATH"),
+            docker_context: variable("DOCKER_CONTEXT"),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the environment is read"
+)]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}

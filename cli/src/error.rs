@@ -1,0 +1,170 @@
+//! Why a command fails: the exit code and the hints for each kind of failure.
+
+use std::ffi::OsString;
+use std::io;
+
+use nix::sys::signal::Signal;
+use remote_docker_api::ErrorCode;
+
+use crate::client::ApiError;
+use crate::config::ConfigError;
+use crate::keys::KeyError;
+use crate::lease_dir::LeaseDirError;
+
+/// A command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    LeaseDir(#[from] LeaseDirError),
+    #[error("cannot watch for signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot start the program's event loop")]
+    Runtime(#[source] io::Error),
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    #[error("{}", name(*.0))]
+    Interrupted(Signal),
+    #[error("there is no lease to stop")]
+    NoLease,
+    #[error("{origin} is not a lease")]
+    BadLeaseId {
+        origin: &'static str,
+        source: remote_docker_api::ParseIdError,
+    },
+    #[error("the label `{0}` is given twice")]
+    TwiceLabelled(String),
+    #[error("cannot start {}", program.display())]
+    Spawn {
+        program: OsString,
+        source: io::Error,
+    },
+    #[error("cannot wait for the command")]
+    Wait(#[source] io::Error),
+    #[error("the lease is given back, but its machine was still there after {0} s")]
+    StillThere(u64),
+}
+
+fn name(signal: Signal) -> String {
+    format!("interrupted by {signal}")
+}
+
+impl CliError {
+    /// The program's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoLease | Self::BadLeaseId { .. } | Self::TwiceLabelled(_) => 2,
+            Self::Config(ConfigError::NoToken) => 77,
+            Self::Config(_) => 78,
+            Self::Api(error) => api_exit_code(error),
+            Self::Key(KeyError::Generate(_))
+            | Self::Signals(_)
+            | Self::Runtime(_)
+            | Self::Wait(_) => 71,
+            Self::Key(_) => 76,
+            Self::LeaseDir(_) | Self::Stdout(_) => 74,
+            Self::Interrupted(signal) => signal_exit_code(*signal as i32),
+            Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::Spawn { .. } => 126,
+            Self::StillThere(_) => 69,
+        }
+    }
+
+    /// What to do about it, one line each.
+    pub(crate) fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::Config(ConfigError::NoToken) => TOKEN_HINT,
+            Self::Config(ConfigError::Url { .. }) => {
+                "an address looks like http://127.0.0.1:7420; set REMOTE_DOCKER_URL or --url"
+            }
+            Self::Config(_) => return Vec::new(),
+            Self::Api(error) => return api_hints(error),
+            Self::Key(KeyError::NotACertificate(_) | KeyError::OtherKey) => NOT_OUR_SERVER,
+            Self::LeaseDir(LeaseDirError::Unsafe { .. }) => {
+                "remove it, or set XDG_RUNTIME_DIR or TMPDIR to a folder of your own"
+            }
+            Self::LeaseDir(LeaseDirError::Make { .. } | LeaseDirError::Write { .. }) => {
+                "keys are kept below XDG_RUNTIME_DIR or, without it, TMPDIR; there must be room"
+            }
+            Self::LeaseDir(LeaseDirError::Remove { .. }) => {
+                "only the program's own files were removed; remove the rest yourself"
+            }
+            Self::NoLease => {
+                "name one (`setup-remote-docker list` shows them), or set REMOTE_DOCKER_LEASE"
+            }
+            Self::BadLeaseId { .. } => "`setup-remote-docker list` shows the leases",
+            Self::StillThere(_) => "the server goes on with it; its log says what is in the way",
+            _ => return Vec::new(),
+        };
+        vec![hint.to_owned()]
+    }
+}
+
+const TOKEN_HINT: &str = "set REMOTE_DOCKER_TOKEN or --token-file to the server's token; \
+    the server writes one into its state folder when it first starts";
+const NOT_OUR_SERVER: &str =
+    "is REMOTE_DOCKER_URL or --url the address of a remote-dockerd that is as new as this program?";
+
+/// What a shell reports for a program that a signal ended.
+pub(crate) fn signal_exit_code(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(255)
+}
+
+fn api_exit_code(error: &ApiError) -> u8 {
+    match error {
+        ApiError::Unreachable { .. } | ApiError::Silent { .. } => 69,
+        ApiError::Unusable { .. } => 76,
+        ApiError::Refused(problem) => match problem.code {
+            ErrorCode::Unauthorized => 77,
+            ErrorCode::NoCapacity | ErrorCode::NotReady => 69,
+            ErrorCode::Internal => 70,
+            _ => by_status(problem.status),
+        },
+        ApiError::Status { status, .. } => by_status(status.as_u16()),
+    }
+}
+
+fn by_status(status: u16) -> u8 {
+    match status {
+        401 | 403 => 77,
+        429 | 502..=504 => 69,
+        400..=499 => 65,
+        500..=599 => 70,
+        _ => 76,
+    }
+}
+
+fn api_hints(error: &ApiError) -> Vec<String> {
+    match error {
+        ApiError::Unreachable { .. } => vec![
+            "start a server there with `remote-dockerd`, or name another one with \
+             REMOTE_DOCKER_URL or --url"
+                .to_owned(),
+        ],
+        ApiError::Silent { .. } => {
+            vec!["the server may be overloaded; `--timeout` gives it longer".to_owned()]
+        }
+        ApiError::Unusable { .. } => vec![NOT_OUR_SERVER.to_owned()],
+        ApiError::Status { status, .. } if matches!(status.as_u16(), 401 | 403) => {
+            vec![TOKEN_HINT.to_owned()]
+        }
+        ApiError::Status { .. } => vec![NOT_OUR_SERVER.to_owned()],
+        ApiError::Refused(problem) => {
+            let mut hints: Vec<_> = problem.hint.iter().cloned().collect();
+            if problem.code == ErrorCode::Unauthorized {
+                hints.push(TOKEN_HINT.to_owned());
+            }
+            if let Some(id) = &problem.request_id {
+                hints.push(format!(
+                    "the server's log has more under the request id {id}"
+                ));
+            }
+            hints
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! A lease that this process holds: how it is got, and how it is given back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use remote_docker_api::{CreateLease, Lease, LeaseId, LeaseState};
+use tokio::time::Instant;
+
+use crate::args::LeaseArgs;
+use crate::client::{ApiError, Client, NotLeased};
+use crate::config::{self, Settings};
+use crate::environment::Environment;
+use crate::error::CliError;
+use crate::keys::ClientKey;
+use crate::lease_dir::{Base, LeaseDir};
+use crate::output::{Ready, is_docker_host, moment};
+use crate::signals::{Caught, Signals};
+use crate::ui::{Ui, in_one_line};
+
+/// What every command has at hand.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) settings: Settings,
+    pub(crate) environment: Environment,
+    pub(crate) ui: Ui,
+}
+
+/// An active lease with its folder written.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) lease: Lease,
+    docker_host: String,
+    dir: LeaseDir,
+}
+
+impl Context {
+    /// Loads the settings; `lease_url` as for [`config::load`].
+    ///
+    /// # Errors
+    /// As [`config::load`].
+    pub(crate) fn new(
+        flags: &crate::args::GlobalArgs,
+        environment: Environment,
+        lease_url: Option<&str>,
+    ) -> Result<Self, CliError> {
+        let ui = Ui::new(flags.quiet);
+        let settings = config::load(flags, &environment, lease_url)?;
+        for warning in &settings.warnings {
+            ui.warn(warning);
+        }
+        if !settings.server.is_loopback() {
+            ui.note(&format!(
+                "note: the token goes to {} unencrypted; a tunnel to a loopback address protects it",
+                settings.server
+            ));
+        }
+        Ok(Self {
+            client: Client::new(&settings),
+            settings,
+            environment,
+            ui,
+        })
+    }
+
+    /// Gives a lease back; a failure is a warning, as whatever failed before matters more.
+    pub(crate) async fn give_back(&self, lease: LeaseId, expires: Option<&Lease>) {
+        let Err(error) = self.client.release_with_patience(lease).await else {
+            return;
+        };
+        let end = match expires.and_then(|lease| lease.expires_at) {
+            Some(at) => format!("it expires at {}", moment(at)),
+            None => "it ends when its time is over".to_owned(),
+        };
+        self.ui.warn(&format!(
+            "the lease {lease} could not be given back; {end} ({})",
+            in_one_line(&error)
+        ));
+    }
+}
+
+impl Session {
+    /// Asks for a lease, waits for its machine and writes its folder. Whatever goes wrong after
+    /// the server made a lease, the lease is given back.
+    ///
+    /// # Errors
+    /// No lease could be had or used, or a signal came.
+    pub(crate) async fn open(
+        context: &Context,
+        args: &LeaseArgs,
+        signals: &mut Signals,
+    ) -> Result<Self, CliError> {
+        // What can fail here is tried before a machine is taken.
+        let base = Base::prepare(&context.environment)?;
+        let key = ClientKey::generate()?;
+        let request = request(&context.settings, args, &key)?;
+
+        context.ui.progress("waiting for a machine …");
+        let asked_at = Instant::now();
+        let lease = match context.client.create(&request, signals.next()).await {
+            Ok(lease) => lease,
+            Err(NotLeased::Failed(error)) => {
+                if let ApiError::Unusable {
+                    lease: Some(id), ..
+                } = &error
+                {
+                    context.give_back(*id, None).await;
+                }
+                return Err(error.into());
+            }
+            Err(NotLeased::GivenUp(caught, late)) => {
+                if let Some(id) = late {
+                    context.give_back(id, None).await;
+                }
+                return Err(CliError::Interrupted(caught.signal));
+            }
+        };
+        let took = asked_at.elapsed();
+        match Self::settle(context, &base, &key, &lease) {
+            Ok((docker_host, dir)) => {
+                let session = Self {
+                    lease,
+                    docker_host,
+                    dir,
+                };
+                if let Some(Caught { signal, .. }) = signals.arrived() {
+                    session.close(context).await;
+                    return Err(CliError::Interrupted(signal));
+                }
+                session.announce(context.ui, took);
+                Ok(session)
+            }
+            Err(error) => {
+                context.give_back(lease.id, Some(&lease)).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn settle(
+        context: &Context,
+        base: &Base,
+        key: &ClientKey,
+        lease: &Lease,
+    ) -> Result<(String, LeaseDir), CliError> {
+        let unusable = |what| CliError::from(context.client.unusable(what, Some(lease.id)));
+        if lease.state != LeaseState::Active {
+            return Err(unusable("the lease in it is not active"));
+        }
+        let Some(docker) = &lease.docker else {
+            return Err(unusable("it does not say where the Docker daemon is"));
+        };
+        if !is_docker_host(&docker.host) {
+            return Err(unusable(
+                "its Docker host is not of the form tcp://HOST:PORT",
+            ));
+        }
+        let certificates = key.accept(docker)?;
+        let server = context.client.server();
+        let dir = base.write(lease, server, &certificates, &key.key_pem())?;
+        Ok((docker.host.clone(), dir))
+    }
+
+    fn announce(&self, ui: Ui, took: Duration) {
+        let expires = match self.lease.expires_at {
+            Some(at) => format!(", expires at {}", moment(at)),
+            None => String::new(),
+        };
+        ui.note(&format!(
+            "lease {} ready in {:.1} s{expires}",
+            self.lease.id,
+            took.as_secs_f64()
+        ));
+    }
+
+    /// What the outside needs to use the lease.
+    pub(crate) fn ready(&self) -> Ready<'_> {
+        Ready {
+            lease: &self.lease,
+            docker_host: &self.docker_host,
+            cert_path: self.dir.path(),
+        }
+    }
+
+    /// Removes the folder and gives the lease back. Both are tried; failures are warnings.
+    pub(crate) async fn close(self, context: &Context) {
+        if let Err(error) = self.dir.remove() {
+            context.ui.warn(&in_one_line(&error));
+        }
+        context.give_back(self.lease.id, Some(&self.lease)).await;
+    }
+}
+
+fn request(
+    settings: &Settings,
+    args: &LeaseArgs,
+    key: &ClientKey,
+) -> Result<CreateLease, CliError> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in &args.labels {
+        if labels.insert(key.clone(), value.clone()).is_some() {
+            return Err(CliError::TwiceLabelled(key.clone()));
+        }
+    }
+    Ok(CreateLease {
+        engine: args.engine.clone().or_else(|| settings.engine.clone()),
+        size: args.size.clone().or_else(|| settings.size.clone()),
+        ttl_s: args.ttl.or(settings.ttl).map(whole_seconds),
+        wait_s: Some(whole_seconds(args.wait.unwrap_or(settings.wait))),
+        client_csr_pem: key.csr_pem().to_owned(),
+        labels,
+    })
+}
+
+/// Rounds up, so that half a second does not become none.
+fn whole_seconds(duration: Duration) -> i64 {
+    let part = u64::from(duration.subsec_nanos() > 0);
+    let rounded = duration.as_secs().saturating_add(part);
+    i64::try_from(rounded).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_second_counts_as_one() {
+        for (millis, seconds) in [(0, 0), (1, 1), (1000, 1), (1001, 2)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
+        assert_eq!(whole_seconds(Duration::from_secs(u64::MAX)), i64::MAX);
+    }
+}
