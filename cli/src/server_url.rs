@@ -53,23 +53,23 @@ impl FromStr for ServerUrl {
         if uri.query().is_some() {
             return Err(ServerUrlError::Query);
         }
-        let host = uri.host().unwrap_or_default();
-        let host = host
+        let written = uri.host().unwrap_or_default();
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        // Read here, as hyper takes a port that it cannot read for none.
+        let port = match authority.strip_prefix(written) {
+            Some("") => 80,
+            Some(rest) => rest
+                .strip_prefix(':')
+                .and_then(|port| port.parse().ok())
+                .filter(|&port| port != 0)
+                .ok_or_else(malformed)?,
+            None => return Err(malformed()),
+        };
+        let host = written
             .strip_prefix('[')
             .and_then(|inner| inner.strip_suffix(']'))
-            .unwrap_or(host);
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        // `http://host:` and `http://host:99999` have no port that can be read.
-        let port = match uri.port_u16() {
-            Some(port) if port != 0 => port,
-            None if !authority.ends_with(':') && uri.port().is_none() => 80,
-            _ => return Err(malformed()),
-        };
-        if host.is_empty()
-            || authority
-                .rsplit_once(':')
-                .is_some_and(|(_, p)| p.len() > 5 && !p.ends_with(']'))
-        {
+            .unwrap_or(written);
+        if host.is_empty() {
             return Err(malformed());
         }
         Ok(Self {
