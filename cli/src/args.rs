@@ -153,9 +153,9 @@ pub(crate) struct StopArgs {
 /// Options of `list`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ListArgs {
-    /// What to print
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
-    pub(crate) format: ListFormat,
+    /// What to print [default: table]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) format: Option<ListFormat>,
 }
 
 /// What `list` prints.
@@ -182,6 +182,21 @@ impl CommandLine {
             )),
         }
     }
+}
+
+impl Command {
+    /// Whether a shell is to evaluate what the command prints and so decides what happens next.
+    pub(crate) fn feeds_a_shell(&self) -> bool {
+        matches!(self, Self::Start(args) if args.format != Some(StartFormat::Json))
+    }
+}
+
+/// The same for words that cannot be parsed: none of them looks like another command or format.
+pub(crate) fn may_feed_a_shell(words: impl IntoIterator<Item = OsString>) -> bool {
+    let others = ["run", "stop", "list", "help", "json", "--format=json"];
+    !words
+        .into_iter()
+        .any(|word| others.iter().any(|other| word == *other))
 }
 
 /// Reads a duration such as `90s`, `30m` or `1h30m`.
@@ -231,6 +246,22 @@ mod tests {
         for words in [["x", "-q", "run", "true"], ["x", "run", "-q", "true"]] {
             let (global, _) = CommandLine::parse_from(words).into_command().unwrap();
             assert!(global.quiet);
+        }
+    }
+
+    #[test]
+    fn what_a_shell_evaluates_is_told_from_the_rest() {
+        for (words, expected) in [
+            (vec!["x"], true),
+            (vec!["x", "start", "--format", "sh"], true),
+            (vec!["x", "--format", "json"], false),
+            (vec!["x", "start", "--format=json"], false),
+            (vec!["x", "stop"], false),
+            (vec!["x", "run", "true"], false),
+        ] {
+            let line = CommandLine::parse_from(&words);
+            assert_eq!(line.into_command().unwrap().1.feeds_a_shell(), expected);
+            assert_eq!(may_feed_a_shell(words.iter().map(Into::into)), expected);
         }
     }
 

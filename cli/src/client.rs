@@ -38,7 +38,12 @@ pub(crate) enum ApiError {
     #[error("cannot reach the server at {server}")]
     Unreachable {
         server: ServerUrl,
-        source: TransportError,
+        source: std::io::Error,
+    },
+    #[error("the connection to the server at {server} broke before its answer was complete")]
+    Broken {
+        server: ServerUrl,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("the server at {server} did not answer within {}", humantime::format_duration(*limit))]
     Silent { server: ServerUrl, limit: Duration },
@@ -79,7 +84,7 @@ impl ApiError {
     /// Whether the same call may have success a moment later.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } => true,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } => true,
             Self::Refused(problem) => problem.status >= 500,
             Self::Status { status, .. } => status.is_server_error(),
             Self::Unusable { .. } => false,
@@ -296,11 +301,16 @@ impl Client {
     }
 
     fn transport_error(&self, error: TransportError) -> ApiError {
+        let server = self.server.clone();
         match error {
+            TransportError::Connect(source) => ApiError::Unreachable { server, source },
+            TransportError::Broken(source) => ApiError::Broken { server, source },
             TransportError::TooLarge => self.unusable("it is larger than 1 MiB", None),
-            source => ApiError::Unreachable {
-                server: self.server.clone(),
-                source,
+            TransportError::NotHttp(source) => ApiError::Unusable {
+                server,
+                what: "it is not HTTP",
+                source: Some(Box::new(source)),
+                lease: None,
             },
         }
     }

@@ -117,7 +117,7 @@ pub(crate) fn signal_exit_code(signal: i32) -> u8 {
 
 fn api_exit_code(error: &ApiError) -> u8 {
     match error {
-        ApiError::Unreachable { .. } | ApiError::Silent { .. } => 69,
+        ApiError::Unreachable { .. } | ApiError::Broken { .. } | ApiError::Silent { .. } => 69,
         ApiError::Unusable { .. } => 76,
         ApiError::Refused(problem) => match problem.code {
             ErrorCode::Unauthorized => 77,
@@ -146,6 +146,9 @@ fn api_hints(error: &ApiError) -> Vec<String> {
              REMOTE_DOCKER_URL or --url"
                 .to_owned(),
         ],
+        ApiError::Broken { .. } => {
+            vec!["the server may have been stopped or restarted; try again".to_owned()]
+        }
         ApiError::Silent { .. } => {
             vec!["the server may be overloaded; `--timeout` gives it longer".to_owned()]
         }

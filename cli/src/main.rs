@@ -26,10 +26,17 @@ mod watch;
 use error::CliError;
 
 fn main() -> ExitCode {
-    let (flags, command) = match args::CommandLine::parse().into_command() {
+    let parsed = args::CommandLine::try_parse().and_then(args::CommandLine::into_command);
+    let (flags, command) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => error.exit(),
+        Err(error) => {
+            if error.use_stderr() && args::may_feed_a_shell(std::env::args_os()) {
+                commands::print_failure_for_shell();
+            }
+            error.exit()
+        }
     };
+    let feeds_a_shell = command.feeds_a_shell();
     let environment = environment::Environment::read();
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -45,6 +52,9 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             ui::Ui::new(flags.quiet).error(&error, &error.hints());
+            if feeds_a_shell {
+                commands::print_failure_for_shell();
+            }
             ExitCode::from(error.exit_code())
         }
     }

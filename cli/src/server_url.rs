@@ -60,6 +60,7 @@ impl FromStr for ServerUrl {
             Some("") => 80,
             Some(rest) => rest
                 .strip_prefix(':')
+                .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|port| port.parse().ok())
                 .filter(|&port| port != 0)
                 .ok_or_else(malformed)?,
@@ -155,6 +156,7 @@ mod tests {
             "http://host:0",
             "http://host:99999",
             "http://host:http",
+            "http://host:+80",
             "http://host#x",
             "http://ho st",
             "http://host\n",

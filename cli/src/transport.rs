@@ -52,6 +52,8 @@ pub(crate) enum TransportError {
     Connect(#[source] io::Error),
     #[error("the connection broke before the answer was complete")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the answer is not HTTP")]
+    NotHttp(#[source] hyper::Error),
     #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
     TooLarge,
 }
@@ -133,5 +135,9 @@ async fn perform(
 }
 
 fn broken(error: hyper::Error) -> TransportError {
-    TransportError::Broken(Box::new(error))
+    if error.is_parse() {
+        TransportError::NotHttp(error)
+    } else {
+        TransportError::Broken(Box::new(error))
+    }
 }

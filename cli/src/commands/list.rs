@@ -14,7 +14,7 @@ pub(super) async fn list(
 ) -> Result<u8, CliError> {
     let context = Context::new(flags, environment, None)?;
     let list = context.client.list().await?;
-    print(&match args.format {
+    print(&match args.format.unwrap_or(ListFormat::Table) {
         ListFormat::Table => output::table(&list),
         ListFormat::Json => output::list_json(&list),
     })?;

@@ -1,6 +1,6 @@
 //! The commands, one file each.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 
 use remote_docker_api::LeaseId;
@@ -28,6 +28,16 @@ pub(crate) async fn dispatch(
         Command::Run(args) => run::run(flags, environment, &args).await,
         Command::Stop(args) => stop::stop(flags, environment, &args).await,
         Command::List(args) => list::list(flags, environment, &args).await,
+    }
+}
+
+/// Prints a command that fails, for a shell that evaluates what `start` prints. `eval "$(…)"` of
+/// nothing has success even under `set -e`, and the script would go on with whatever Docker daemon
+/// it finds, such as the host's own.
+pub(crate) fn print_failure_for_shell() {
+    if !io::stdout().is_terminal() {
+        // The error is told already; that it cannot be told here as well adds nothing.
+        let _ = print("false;\n");
     }
 }
 

@@ -1,0 +1,63 @@
+//! The command line itself.
+
+use insta::assert_snapshot;
+
+use crate::sandbox::Sandbox;
+
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+fn shown(args: &str) -> String {
+    let sandbox = Sandbox::at(NOWHERE);
+    sandbox.show(&mut sandbox.program(args))
+}
+
+#[test]
+fn help() {
+    assert_snapshot!("help", shown("--help"));
+    for command in ["start", "run", "stop", "list"] {
+        assert_snapshot!(
+            format!("help_{command}"),
+            shown(&format!("{command} --help"))
+        );
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_refused() {
+    let all: String = [
+        "--format yaml",
+        "--ttl soon",
+        "--wait 0s",
+        "--label novalue",
+        "--engine=",
+        "--ttl 1h stop",
+        "run",
+        "launch",
+        "stop l-1",
+        "--label a=1 --label a=2",
+        "list --token x --token-file y",
+    ]
+    .into_iter()
+    .map(|args| format!("$ {args}\n{}\n", shown(args)))
+    .collect();
+    assert_snapshot!(all);
+}
+
+#[test]
+fn a_wrong_configuration_is_refused() {
+    let sandbox = Sandbox::at(NOWHERE);
+    let config = sandbox.path("config/setup-remote-docker/config.toml");
+    let mut all = String::new();
+    for text in ["urll = 'x'", "token = 'hush", "ttl = 'soon'"] {
+        std::fs::write(&config, text).unwrap();
+        all += &sandbox.show(&mut sandbox.program("list"));
+    }
+    std::fs::remove_file(&config).unwrap();
+    all += &sandbox.show(sandbox.program("list").env("REMOTE_DOCKER_TOKEN", ""));
+    all += &sandbox.show(sandbox.program("list").env("REMOTE_DOCKER_TOKEN", "a b"));
+    all += &sandbox.show(sandbox.program("list").env("REMOTE_DOCKER_URL", "ftp://x"));
+    all += &sandbox.show(&mut sandbox.program("list --config none.toml"));
+    all += &sandbox.show(&mut sandbox.program("list --token-file none"));
+    assert!(!all.contains("hush"), "{all}");
+    assert_snapshot!(all);
+}

@@ -1,0 +1,156 @@
+//! Servers that are broken, wrong or hostile.
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, LEASE, Reply, lease, problem, sign};
+use crate::sandbox::Sandbox;
+
+/// What `start` says to this answer. A shell gets nothing but a failure, and nothing may be left.
+fn start_with(reply: impl Fn(&crate::fake::Request) -> Reply + Send + Sync + 'static) -> String {
+    let (shown, _) = start_and_calls(reply);
+    shown
+}
+
+fn start_and_calls(
+    reply: impl Fn(&crate::fake::Request) -> Reply + Send + Sync + 'static,
+) -> (String, Vec<String>) {
+    let server = Fake::on("POST", reply);
+    let sandbox = Sandbox::new(&server);
+    let output = sandbox
+        .program("--wait 1s --timeout 100ms")
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"false;\n", "{output:?}");
+    assert!(!output.stderr.contains(&0x1b), "{output:?}");
+    assert!(sandbox.is_clean());
+    (sandbox.shown(&output), server.calls())
+}
+
+/// What `start` says to a lease with this one value changed; the lease must be given back.
+fn start_with_changed(pointer: &'static str, value: Value) -> String {
+    let (shown, calls) = start_and_calls(move |request| {
+        let mut lease = lease(request);
+        *lease.pointer_mut(pointer).unwrap() = value.clone();
+        Reply::Json(201, lease)
+    });
+    assert_eq!(calls[1..], [format!("DELETE /v1/leases/{LEASE}")]);
+    shown
+}
+
+#[test]
+fn a_docker_host_that_a_shell_would_obey_is_refused() {
+    let hosts = [
+        "",
+        "tcp://127.0.0.1:23760\nrm -rf /",
+        "tcp://127.0.0.1:23760'; touch owned; '",
+        "tcp://$(touch owned):1",
+        "tcp://\u{1b}[2J:1",
+        "unix:///var/run/docker.sock",
+        "ssh://-oProxyCommand=touch:1",
+    ];
+    let mut shown: Vec<_> = hosts
+        .map(|host| start_with_changed("/docker/host", json!(host)))
+        .to_vec();
+    shown.dedup();
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert_snapshot!(shown[0]);
+}
+
+#[test]
+fn certificates_that_are_none_are_refused() {
+    let (_, other) = sign(&other_csr());
+    let long = "x".repeat(500_000);
+    let all = [
+        start_with_changed("/docker/ca_pem", json!("rubbish\u{1b}[2J")),
+        start_with_changed("/docker/cert_pem", json!("")),
+        start_with_changed("/docker/cert_pem", json!(long)),
+        start_with_changed("/docker/cert_pem", json!(other)),
+    ];
+    assert_snapshot!(all.concat());
+}
+
+fn other_csr() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::default();
+    params.serialize_request(&key).unwrap().pem().unwrap()
+}
+
+#[test]
+fn a_lease_that_cannot_be_used_is_given_back() {
+    let all = [
+        start_with_changed("/state", json!("waiting")),
+        start_with_changed("/state", json!("state of 2031")),
+        start_with_changed("/docker", Value::Null),
+        start_with_changed("/expires_at", json!("\u{1b}[2Jnever")),
+    ];
+    assert_snapshot!(all.concat());
+}
+
+#[test]
+fn answers_that_are_none_are_refused() {
+    let raw = |text: &str| {
+        let bytes = text.as_bytes().to_vec();
+        start_with(move |_| Reply::Raw(bytes.clone()))
+    };
+    let huge = format!(
+        "HTTP/1.1 201 Created\r\nconnection: close\r\n\r\n{}",
+        " ".repeat(1024 * 1024 + 1)
+    );
+    let all = [
+        raw(""),
+        raw("\x1b[2J\r\n\r\n"),
+        raw("HTTP/1.1 201 Created\r\ncontent-length: 100\r\n\r\n{\"id\""),
+        raw("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n\x1b{"),
+        raw(&huge),
+        start_with(|_| Reply::Json(200, json!([]))),
+        start_with(|_| Reply::Html(200)),
+        start_with(|_| Reply::Html(302)),
+        start_with(|_| Reply::Html(403)),
+        start_with(|_| Reply::Html(502)),
+        start_with(|_| Reply::Hang),
+    ];
+    assert_snapshot!(all.concat());
+}
+
+#[test]
+fn problems_are_told_with_what_to_do() {
+    let all = [
+        problem(401, "unauthorized", "the token is not good here"),
+        problem(503, "no_capacity", "no machine became ready within 1 s"),
+        problem(503, "not_ready", "the image is being built"),
+        problem(400, "unknown_engine", "no image offers the engine `99`"),
+        problem(500, "internal", ""),
+        problem(418, "teapot_of_2031", "short\nand \u{1b}[31mstout\u{202e}"),
+    ]
+    .map(|mut problem| {
+        problem["hint"] = json!("do this\u{9b}");
+        start_with(move |_| Reply::Problem(problem.clone()))
+    });
+    assert_snapshot!(all.concat());
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told() {
+    // Bound and dropped, so that nobody listens there.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let sandbox = Sandbox::at(&url);
+    assert_snapshot!(sandbox.show(&mut sandbox.program("list")));
+}
+
+#[test]
+fn an_answer_about_another_lease_is_refused() {
+    let server = Fake::on("GET", |_| {
+        Reply::Json(
+            200,
+            json!({
+                "id": "l-0000000000009", "state": "ended", "engine": "28", "size": "small",
+                "ttl_s": 1, "created_at": "2026-01-31T11:59:59Z",
+            }),
+        )
+    });
+    let sandbox = Sandbox::new(&server);
+    assert_snapshot!(sandbox.show(&mut sandbox.program(&format!("stop {LEASE} --wait"))));
+}

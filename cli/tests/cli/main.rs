@@ -1,0 +1,20 @@
+//! The program as its users meet it: real processes, signals, terminals and files, against a fake
+//! server that answers as each test says.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too; clippy knows that of #[test] only"
+)]
+
+mod fake;
+mod sandbox;
+mod terminal;
+
+mod help;
+mod hostile;
+mod list;
+mod run;
+mod run_signals;
+mod start;
+mod stop;
