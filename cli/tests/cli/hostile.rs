@@ -17,10 +17,7 @@ fn start_and_calls(
 ) -> (String, Vec<String>) {
     let server = Fake::on("POST", reply);
     let sandbox = Sandbox::new(&server);
-    let output = sandbox
-        .program("--wait 1s --timeout 100ms")
-        .output()
-        .unwrap();
+    let output = sandbox.program("").output().unwrap();
     assert_eq!(output.stdout, b"false;\n", "{output:?}");
     assert!(!output.stderr.contains(&0x1b), "{output:?}");
     assert!(sandbox.is_clean());
@@ -108,9 +105,17 @@ fn answers_that_are_none_are_refused() {
         start_with(|_| Reply::Html(302)),
         start_with(|_| Reply::Html(403)),
         start_with(|_| Reply::Html(502)),
-        start_with(|_| Reply::Hang),
     ];
     assert_snapshot!(all.concat());
+}
+
+#[test]
+fn a_server_that_says_nothing_is_left() {
+    let server = Fake::on("POST", |_| Reply::Hang);
+    let sandbox = Sandbox::new(&server);
+    assert_snapshot!(sandbox.show(&mut sandbox.program("--wait 1s --timeout 100ms")));
+    server.wait_for_abandoned("POST");
+    assert!(sandbox.is_clean());
 }
 
 #[test]

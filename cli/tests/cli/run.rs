@@ -98,20 +98,37 @@ fn without_a_lease_the_command_is_not_started() {
 
 #[test]
 fn a_lease_that_cannot_be_given_back_is_told() {
-    let server = Fake::on("DELETE", |_| {
-        Reply::Problem(problem(500, "internal", "the disk is full"))
+    let denied = Fake::on("DELETE", |_| {
+        Reply::Problem(problem(401, "unauthorized", "the token is not good here"))
     });
-    let sandbox = Sandbox::new(&server);
-    let mut command = run(&sandbox, "--timeout 300ms", "exit 3");
-    assert_snapshot!(sandbox.show(&mut command));
-    // It may pass, so it was tried again.
-    let tries = server.calls().len() - 1;
-    assert!(tries > 1, "{tries}");
+    let sandbox = Sandbox::new(&denied);
+    let mut command = run(&sandbox, "", "exit 3");
+    assert_snapshot!("run_release_denied", sandbox.show(&mut command));
 
-    let server = Fake::on("DELETE", |_| Reply::Hang);
-    let sandbox = Sandbox::new(&server);
+    let silent = Fake::on("DELETE", |_| Reply::Hang);
+    let sandbox = Sandbox::new(&silent);
     let mut command = run(&sandbox, "--timeout 300ms", "exit 3");
     assert_snapshot!("run_release_hangs", sandbox.show(&mut command));
+}
+
+#[test]
+fn a_release_that_fails_for_the_moment_is_tried_again() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let tries = AtomicUsize::new(0);
+    let server = Fake::on("DELETE", move |_| {
+        match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Problem(problem(503, "not_ready", "it starts")),
+            1 => Reply::Raw(Vec::new()),
+            _ => Reply::Raw(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
+        }
+    });
+    let sandbox = Sandbox::new(&server);
+    let output = run(&sandbox, "-q", "exit 3").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let tries = server.calls();
+    let tries = tries.iter().filter(|call| call.starts_with("DELETE"));
+    assert_eq!(tries.count(), 3);
 }
 
 #[test]
