@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::sandbox::Sandbox;
+
 pub(crate) const TOKEN: &str = "sesame";
 pub(crate) const LEASE: &str = "l-0000000000001";
 
@@ -98,6 +100,15 @@ impl Fake {
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.seen.lock().unwrap().requests.clone()
+    }
+
+    /// The lease was given back once, and no key is left.
+    pub(crate) fn assert_given_back(&self, sandbox: &Sandbox) {
+        let calls = self.calls();
+        let released = format!("DELETE /v1/leases/{LEASE}");
+        let times = calls.iter().filter(|call| **call == released).count();
+        assert_eq!(times, 1, "{calls:?}");
+        assert!(sandbox.is_clean());
     }
 
     /// Waits until there was a request with this method.

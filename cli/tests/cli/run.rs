@@ -17,13 +17,6 @@ fn run(sandbox: &Sandbox, options: &str, text: &str) -> Command {
     command
 }
 
-fn assert_given_back(server: &Fake, sandbox: &Sandbox) {
-    let calls = server.calls();
-    let released = format!("DELETE /v1/leases/{LEASE}");
-    assert_eq!(calls.iter().filter(|call| **call == released).count(), 1);
-    assert!(sandbox.is_clean());
-}
-
 #[test]
 fn the_command_gets_the_variables_and_the_lease_goes_back() {
     let server = Fake::start();
@@ -35,7 +28,7 @@ fn the_command_gets_the_variables_and_the_lease_goes_back() {
     );
     command.env("DOCKER_CONTEXT", "desktop");
     assert_snapshot!(sandbox.show(&mut command));
-    assert_given_back(&server, &sandbox);
+    server.assert_given_back(&sandbox);
 }
 
 #[test]
@@ -65,7 +58,7 @@ fn the_exit_code_is_the_commands_own() {
         let sandbox = Sandbox::new(&server);
         let status = run(&sandbox, "-q", text).status().unwrap();
         assert_eq!(status.code(), Some(code), "{text}");
-        assert_given_back(&server, &sandbox);
+        server.assert_given_back(&sandbox);
     }
 }
 
@@ -74,14 +67,14 @@ fn a_command_that_cannot_be_started_gives_the_lease_back() {
     let server = Fake::start();
     let sandbox = Sandbox::new(&server);
     let missing = sandbox.show(&mut sandbox.program("run -q -- no-such-command --flag"));
-    assert_given_back(&server, &sandbox);
+    server.assert_given_back(&sandbox);
     assert_snapshot!("run_not_found", missing);
 
     let server = Fake::start();
     let sandbox = Sandbox::new(&server);
     fs::write(sandbox.path("data"), "").unwrap();
     let plain = sandbox.show(&mut sandbox.program("run -q -- ./data"));
-    assert_given_back(&server, &sandbox);
+    server.assert_given_back(&sandbox);
     assert_snapshot!("run_not_executable", plain);
 }
 
@@ -158,7 +151,7 @@ fn the_loss_of_the_lease_is_told_while_the_command_goes_on() {
         let polls = server.calls();
         let polls = polls.iter().filter(|call| call.starts_with("GET"));
         assert_eq!(polls.count(), 1, "it is over, so there is nothing to ask");
-        assert_given_back(&server, &sandbox);
+        server.assert_given_back(&sandbox);
     }
     assert_snapshot!(told);
 }

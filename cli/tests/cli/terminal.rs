@@ -1,7 +1,7 @@
 //! A program on a terminal of its own.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -49,28 +49,30 @@ impl Terminal {
         self.keyboard.write_all(keys).unwrap();
     }
 
-    /// Reads lines up to one with this text.
-    pub(crate) fn read_until(&mut self, text: &str) -> Vec<String> {
-        let mut seen = Vec::new();
-        while !seen.last().is_some_and(|line: &String| line.contains(text)) {
-            seen.push(
-                self.line()
-                    .unwrap_or_else(|| panic!("no {text} in {seen:?}")),
-            );
+    /// Reads up to this text.
+    pub(crate) fn read_until(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        while !seen.ends_with(text) {
+            match self.next() {
+                Some(character) => seen.push(character),
+                None => panic!("no {text} in {seen:?}"),
+            }
         }
         seen
     }
 
-    /// Reads all lines until the program has let go of the terminal.
-    pub(crate) fn read_to_end(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.line()).collect()
+    /// Reads until the program has let go of the terminal.
+    pub(crate) fn read_to_end(&mut self) -> String {
+        let mut bytes = Vec::new();
+        // The end of a terminal is an error on Linux.
+        let _ = self.screen.read_to_end(&mut bytes);
+        String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
     }
 
-    /// The end of a terminal is an error on Linux.
-    fn line(&mut self) -> Option<String> {
-        let mut line = String::new();
-        let length = self.screen.read_line(&mut line).unwrap_or(0);
-        (length > 0).then(|| line.trim_end().to_owned())
+    fn next(&mut self) -> Option<char> {
+        let mut byte = [0];
+        self.screen.read_exact(&mut byte).ok()?;
+        Some(char::from(byte[0]))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
