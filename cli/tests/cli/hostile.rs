@@ -119,6 +119,14 @@ fn a_server_that_says_nothing_is_left() {
 }
 
 #[test]
+fn a_question_that_is_not_answered_is_left_as_well() {
+    let server = Fake::on("GET", |_| Reply::Hang);
+    let sandbox = Sandbox::new(&server);
+    let shown = sandbox.show(&mut sandbox.program("list --timeout 100ms"));
+    assert_snapshot!(shown);
+}
+
+#[test]
 fn problems_are_told_with_what_to_do() {
     let all = [
         problem(401, "unauthorized", "the token is not good here"),
