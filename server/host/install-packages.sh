@@ -192,12 +192,11 @@ find_missing_rust() {
     if [ -r "$manifest" ]; then
         rust_wanted=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' "$manifest")
     fi
-    local have
-    have=$(PATH=$PATH:$HOME/.cargo/bin cargo --version 2>/dev/null | awk '{ print $2 }') || have=''
-    if [ -z "$have" ]; then
+    rust_found=$(PATH=$PATH:$HOME/.cargo/bin cargo --version 2>/dev/null | awk '{ print $2 }') || rust_found=''
+    if [ -z "$rust_found" ]; then
         rust_missing="cargo is not installed"
-    elif [ -n "$rust_wanted" ] && dpkg --compare-versions "$have" lt "$rust_wanted"; then
-        rust_missing="cargo is $have, this workspace needs $rust_wanted"
+    elif [ -n "$rust_wanted" ] && dpkg --compare-versions "$rust_found" lt "$rust_wanted"; then
+        rust_missing="cargo is $rust_found, this workspace needs $rust_wanted"
     fi
 }
 
@@ -362,8 +361,14 @@ make_user() {
         --home-dir /var/lib/libvirt --shell /usr/sbin/nologin --comment 'Libvirt Qemu' libvirt-qemu
 }
 
+# Brings a toolchain where there is none. One that is there but too old belongs to somebody, and other
+# work on this host may rely on it: that is not changed from here.
 install_rust() {
-    local hint="install a Rust toolchain${rust_wanted:+ of $rust_wanted or newer}, for example with rustup (https://rustup.rs), and run this again"
+    local hint="install Rust${rust_wanted:+ $rust_wanted or newer}, for example with rustup (https://rustup.rs), and run this again"
+    if [ -n "$rust_found" ]; then
+        if command -v rustup >/dev/null; then hint='run "rustup update stable", or choose a newer toolchain with "rustup default"'; fi
+        fail "$rust_missing" "$hint"
+    fi
     if ! command -v rustup >/dev/null; then
         # The release's own rustc is too old on all three; two of them have rustup.
         [ "$distribution" != 'debian 12' ] || fail "$rust_missing, and Debian 12 has no recent one" "$hint"
@@ -373,7 +378,7 @@ install_rust() {
     say 'host packages: fetching the stable Rust toolchain'
     if ! rustup toolchain install stable --profile minimal --component clippy,rustfmt ||
         ! rustup default stable; then
-        fail "$rust_missing, and rustup could not fetch a newer one" "$hint"
+        fail "$rust_missing, and rustup could not fetch it" "$hint"
     fi
     find_missing_rust
     [ -z "$rust_missing" ] || fail "$rust_missing, also after rustup fetched the stable toolchain" "$hint"
