@@ -69,6 +69,12 @@ pub enum HypervisorError {
         /// The limit in seconds.
         limit_s: u64,
     },
+    /// The thread or task that should have done it ended by a fault of the server.
+    #[error("the part of the server that should {doing} ended; its log says why")]
+    WorkerGone {
+        /// What was tried.
+        doing: &'static str,
+    },
     /// The host cannot run VMs with what is installed on it.
     #[error("{0}")]
     Unsuitable(String),

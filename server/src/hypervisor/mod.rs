@@ -14,11 +14,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::ids::VmId;
 
+pub use accelerator::AcceleratorChoice;
 pub use error::HypervisorError;
+pub use libvirt::{Libvirt, LibvirtConfig};
 
+mod accelerator;
+mod disk;
+mod domain_xml;
 mod error;
+mod folder;
+mod libvirt;
+mod qemu_user;
 pub mod sim;
 pub mod template;
+mod version;
 
 /// Starts, copies and destroys virtual machines, with their wires, disks and channels.
 #[async_trait]

@@ -1,0 +1,243 @@
+//! The description of a VM that libvirt gets. Pure: what goes in decides what comes out, and a
+//! template and its clones must come out the same but for the file that their memory is mapped from.
+
+use std::fmt::{self, Display, Write as _};
+use std::path::Path;
+
+use super::folder::VmFolder;
+use super::{Accelerator, Source, VmSpec};
+use crate::ids::{InstallId, VmId};
+use crate::network::GUEST_MAC;
+
+/// Namespace of our element in a domain's metadata. Only what carries it, with our installation's
+/// id, is ours.
+pub(super) const METADATA_NAMESPACE: &str = "urn:setup-remote-docker:vm:1";
+
+/// Name of the memory's backend: the same in a template and its clones.
+const MEMORY: &str = "guest-memory";
+
+/// The guest agent is `/init` of the initramfs and finds the disk itself. A kernel that panics
+/// reboots at once, which ends the VM.
+const KERNEL_COMMAND_LINE: &str = "quiet console=ttyS0 root=/dev/vda rw panic=-1";
+
+/// Slots on the PCI root. Named here so that they cannot differ between a template and its clones,
+/// and so that no bridges are needed: each would cost time at every start.
+#[derive(Clone, Copy)]
+enum Slot {
+    Disk = 1,
+    Network = 2,
+    Channel = 3,
+    Random = 4,
+}
+
+/// Everything that decides a domain's description.
+#[derive(Debug)]
+pub(super) struct DomainPlan<'a> {
+    pub(super) install: InstallId,
+    pub(super) accelerator: Accelerator,
+    pub(super) spec: &'a VmSpec,
+    pub(super) folder: &'a VmFolder,
+}
+
+/// Whose domain it is, as its metadata says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) install: InstallId,
+    pub(super) vm: VmId,
+}
+
+impl Owner {
+    /// Reads the metadata element that [`domain_xml`] wrote, as libvirt gives it back.
+    pub(super) fn from_metadata(element: &str) -> Option<Self> {
+        let text = element.split_once('>')?.1.split_once('<')?.0;
+        let (install, vm) = text.trim().split_once('/')?;
+        Some(Self {
+            install: install.parse().ok()?,
+            vm: vm.parse().ok()?,
+        })
+    }
+}
+
+/// Writes the description.
+pub(super) fn domain_xml(plan: &DomainPlan<'_>) -> String {
+    let mut xml = String::with_capacity(4096);
+    // Writing to a string cannot fail.
+    let _ = write(&mut xml, plan);
+    xml
+}
+
+fn write(xml: &mut String, plan: &DomainPlan<'_>) -> fmt::Result {
+    let DomainPlan { spec, folder, .. } = plan;
+    let (kind, cpu) = match plan.accelerator {
+        Accelerator::Kvm => ("kvm", "<cpu mode='host-passthrough' migratable='on'/>"),
+        Accelerator::Tcg => ("qemu", "<cpu mode='maximum'/>"),
+    };
+    let vm = spec.id;
+    writeln!(
+        xml,
+        "<domain type='{kind}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>"
+    )?;
+    writeln!(xml, "  <name>{vm}</name>")?;
+    writeln!(xml, "  <genid>{}</genid>", Uuid(spec.generation_id))?;
+    writeln!(
+        xml,
+        "  <metadata><rd:vm xmlns:rd='{METADATA_NAMESPACE}'>{}/{vm}</rd:vm></metadata>",
+        plan.install
+    )?;
+    // A core dump of QEMU must not hold the guest's memory: there are keys in it.
+    writeln!(
+        xml,
+        "  <memory unit='MiB' dumpCore='off'>{}</memory>",
+        spec.memory_mib
+    )?;
+    writeln!(xml, "  <vcpu>{}</vcpu>", spec.vcpus)?;
+    xml.push_str("  <os>\n    <type arch='x86_64' machine='q35'>hvm</type>\n");
+    writeln!(xml, "    <kernel>{}</kernel>", File(&spec.image.kernel))?;
+    writeln!(xml, "    <initrd>{}</initrd>", File(&spec.image.initrd))?;
+    writeln!(xml, "    <cmdline>{KERNEL_COMMAND_LINE}</cmdline>\n  </os>")?;
+    xml.push_str("  <features><acpi/><apic/></features>\n");
+    writeln!(xml, "  {cpu}")?;
+    // A machine that ends stays ended: it may serve one lease in its life.
+    xml.push_str("  <on_poweroff>destroy</on_poweroff>\n");
+    xml.push_str("  <on_reboot>destroy</on_reboot>\n");
+    xml.push_str("  <on_crash>destroy</on_crash>\n");
+    devices(xml, spec, folder)?;
+    command_line(xml, spec)?;
+    xml.push_str("</domain>\n");
+    Ok(())
+}
+
+fn devices(xml: &mut String, spec: &VmSpec, folder: &VmFolder) -> fmt::Result {
+    let disk = match &spec.source {
+        Source::Template(files) => files.disk.clone(),
+        Source::Cold | Source::Clone(_) => folder.disk(),
+    };
+    xml.push_str("  <devices>\n");
+    // Nothing on the disk is meant to outlive the VM, so nothing is ever flushed.
+    writeln!(
+        xml,
+        "    <disk type='file' device='disk'>\n      \
+         <driver name='qemu' type='qcow2' cache='unsafe' discard='unmap'/>\n      \
+         <source file='{}'/>\n      <target dev='vda' bus='virtio'/>\n      {}\n    </disk>",
+        File(&disk),
+        Slot::Disk
+    )?;
+    let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    writeln!(
+        xml,
+        "    <interface type='ethernet'>\n      <mac address='{mac}'/>\n      \
+         <target dev='{}' managed='no'/>\n      <model type='virtio'/>\n      \
+         <rom enabled='no'/>\n      {}\n    </interface>",
+        Text(&spec.id.tap()),
+        Slot::Network
+    )?;
+    writeln!(
+        xml,
+        "    <controller type='virtio-serial' index='0'>{}</controller>",
+        Slot::Channel
+    )?;
+    writeln!(
+        xml,
+        "    <channel type='unix'>\n      <source mode='bind' path='{}'/>\n      \
+         <target type='virtio' name='{}'/>\n    </channel>",
+        File(&folder.channel()),
+        guest_protocol::PORT_NAME
+    )?;
+    writeln!(
+        xml,
+        "    <serial type='file'><source path='{}'/></serial>",
+        File(&folder.console())
+    )?;
+    writeln!(
+        xml,
+        "    <rng model='virtio'>\n      <backend model='random'>/dev/urandom</backend>\n      {}\n    </rng>",
+        Slot::Random
+    )?;
+    xml.push_str("    <controller type='usb' model='none'/>\n");
+    xml.push_str("    <memballoon model='none'/>\n    <audio id='1' type='none'/>\n");
+    xml.push_str("  </devices>\n");
+    Ok(())
+}
+
+/// What libvirt has no words for: memory in a file of our choice.
+fn command_line(xml: &mut String, spec: &VmSpec) -> fmt::Result {
+    let (files, mode) = match &spec.source {
+        Source::Cold => return Ok(()),
+        // Clones open the file read-only and copy on write, so that none can change what the others
+        // see, whatever becomes of its QEMU.
+        Source::Clone(files) => (files, "share=off,readonly=on,rom=off"),
+        Source::Template(files) => (files, "share=on"),
+    };
+    // A comma separates options; a doubled one stands for itself.
+    let path = files.memory.display().to_string().replace(',', ",,");
+    let backend = format!(
+        "memory-backend-file,id={MEMORY},size={}M,mem-path={path},{mode},dump=off",
+        spec.memory_mib
+    );
+    let machine = format!("memory-backend={MEMORY}");
+    let mut arguments = vec!["-object", backend.as_str(), "-machine", machine.as_str()];
+    if matches!(spec.source, Source::Clone(_)) {
+        arguments.extend(["-incoming", "defer"]);
+    }
+    xml.push_str("  <qemu:commandline>\n");
+    for argument in arguments {
+        writeln!(xml, "    <qemu:arg value='{}'/>", Text(argument))?;
+    }
+    xml.push_str("  </qemu:commandline>\n");
+    Ok(())
+}
+
+impl Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "<address type='pci' domain='0x0000' bus='0x00' slot='0x{:02x}' function='0x0'/>",
+            *self as u8
+        )
+    }
+}
+
+/// Text that is safe inside an element and inside quotes of either kind.
+struct Text<'a>(&'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '\'' => f.write_str("&apos;")?,
+                '"' => f.write_str("&quot;")?,
+                // A line break in an attribute would be read as a space.
+                '\n' | '\r' | '\t' => write!(f, "&#{};", u32::from(character))?,
+                _ => f.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct File<'a>(&'a Path);
+
+impl Display for File<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Text(&self.0.to_string_lossy()).fmt(f)
+    }
+}
+
+struct Uuid(u128);
+
+impl Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = format!("{:032x}", self.0);
+        let (a, rest) = digits.split_at(8);
+        let (b, rest) = rest.split_at(4);
+        let (c, rest) = rest.split_at(4);
+        let (d, e) = rest.split_at(4);
+        write!(f, "{a}-{b}-{c}-{d}-{e}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::hypervisor::{ImageFiles, TemplateFiles};
+
+const INSTALL: InstallId = InstallId::from_bits(7);
+
+fn spec(source: Source) -> VmSpec {
+    VmSpec {
+        id: VmId::from_bits(42),
+        source,
+        image: ImageFiles {
+            disk: "/images/trixie/disk.qcow2".into(),
+            kernel: "/images/trixie/vmlinuz".into(),
+            initrd: "/images/trixie/initrd.img".into(),
+        },
+        vcpus: 2,
+        memory_mib: 1024,
+        address: None,
+        generation_id: 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef,
+    }
+}
+
+fn template() -> TemplateFiles {
+    TemplateFiles::in_folder(&PathBuf::from("/state/templates/k/1"))
+}
+
+fn xml(accelerator: Accelerator, spec: &VmSpec) -> String {
+    domain_xml(&DomainPlan {
+        install: INSTALL,
+        accelerator,
+        spec,
+        folder: &VmFolder::new(&PathBuf::from("/state/vms"), spec.id),
+    })
+}
+
+#[test]
+fn every_kind_of_start_on_every_accelerator() {
+    for (accelerator, name) in [(Accelerator::Kvm, "kvm"), (Accelerator::Tcg, "tcg")] {
+        for (source, kind) in [
+            (Source::Cold, "cold"),
+            (Source::Template(template()), "template"),
+            (Source::Clone(template()), "clone"),
+        ] {
+            insta::assert_snapshot!(format!("{kind}_{name}"), xml(accelerator, &spec(source)));
+        }
+    }
+}
+
+#[test]
+fn a_clone_sees_the_machine_of_its_template() {
+    let lines = |source| {
+        let text = xml(Accelerator::Tcg, &spec(source));
+        let differs = ["mem-path", "-incoming", "defer", "<source file="];
+        text.lines()
+            .filter(|line| !differs.iter().any(|word| line.contains(word)))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        lines(Source::Template(template())),
+        lines(Source::Clone(template()))
+    );
+}
+
+#[test]
+fn paths_cannot_break_out_of_their_place() {
+    let mut spec = spec(Source::Clone(TemplateFiles::in_folder(&PathBuf::from(
+        "/a,share=on'/><b",
+    ))));
+    spec.image.kernel = "/k'&\"<evil/>\n".into();
+    let xml = xml(Accelerator::Tcg, &spec);
+    assert!(
+        xml.contains("<kernel>/k&apos;&amp;&quot;&lt;evil/&gt;&#10;</kernel>"),
+        "{xml}"
+    );
+    assert!(
+        xml.contains("mem-path=/a,,share=on&apos;/&gt;&lt;b/memory,share=off"),
+        "{xml}"
+    );
+}
+
+#[test]
+fn the_owner_reads_back_and_nothing_else_does() {
+    let owner = Owner {
+        install: INSTALL,
+        vm: VmId::from_bits(42),
+    };
+    // As libvirt gives it back: the prefix is gone, the quotes are others.
+    let element = format!(
+        "<vm xmlns=\"{METADATA_NAMESPACE}\">{INSTALL}/{}</vm>",
+        owner.vm
+    );
+    assert_eq!(Owner::from_metadata(&element), Some(owner));
+    for foreign in [
+        "",
+        "<vm/>",
+        "<vm></vm>",
+        "<vm>in-0000000000007</vm>",
+        "<vm>in-0000000000007/web</vm>",
+        "<vm>somebody/vm-0000000000001</vm>",
+    ] {
+        assert_eq!(Owner::from_metadata(foreign), None, "{foreign}");
+    }
+}
+
+#[test]
+fn generation_ids_are_written_as_uuids() {
+    assert_eq!(
+        Uuid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).to_string(),
+        "01234567-89ab-cdef-0123-456789abcdef"
+    );
+    assert_eq!(Uuid(1).to_string(), "00000000-0000-0000-0000-000000000001");
+}

@@ -1,0 +1,153 @@
+//! The real hypervisor: QEMU through libvirt, by default in this process and without a daemon. VMs
+//! outlive the process and are found again.
+//!
+//! ```text
+//! <state>/libvirt/                what the embedded libvirt keeps, made anew where it is missing
+//! <state>/vms/<vm>/{disk.qcow2, agent.sock, console.log}
+//! ```
+//!
+//! This folder and [`super::HypervisorError`] are the only places that name `virt`. Every verb runs
+//! in a task of its own under the VM's lock: a caller that gives up does not stop it halfway, and
+//! what is called for the same VM next waits for it.
+
+mod channel;
+mod destroy;
+mod domains;
+mod locks;
+mod monitor;
+mod observe;
+mod open;
+mod process;
+mod reaper;
+mod start;
+mod threads;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::channel::Channels;
+use self::locks::VmLocks;
+use self::threads::Threads;
+use super::disk::Disks;
+use super::folder::VmFolder;
+use super::qemu_user::QemuUser;
+use super::{
+    Channel, HostFacts, Hypervisor, HypervisorError, Observed, StartReport, TemplateFiles, VmSpec,
+};
+use crate::ids::{InstallId, VmId};
+use crate::network::Wires;
+
+pub use open::LibvirtConfig;
+
+/// QEMU and libvirt on this host.
+#[derive(Debug, Clone)]
+pub struct Libvirt {
+    host: Arc<Host>,
+}
+
+/// Everything the verbs share.
+#[derive(Debug)]
+struct Host {
+    install: InstallId,
+    facts: HostFacts,
+    user: QemuUser,
+    /// Folder of the VMs' folders.
+    vms: PathBuf,
+    /// Where libvirt notes process ids, if it runs in this process.
+    run: Option<PathBuf>,
+    threads: Threads,
+    wires: Wires,
+    disks: Disks,
+    locks: VmLocks,
+    channels: Channels,
+}
+
+impl Host {
+    fn folder(&self, vm: VmId) -> VmFolder {
+        VmFolder::new(&self.vms, vm)
+    }
+}
+
+impl Libvirt {
+    /// The end of what the VM's guest wrote to its serial console, at most `limit` bytes. Empty when
+    /// there is no such VM. It is the guest's text: whoever shows it must expect anything in it.
+    #[must_use]
+    pub fn console_tail(&self, vm: VmId, limit: usize) -> String {
+        self.host.folder(vm).console_tail(limit)
+    }
+
+    /// Runs a verb for one VM to its end, whatever becomes of the caller.
+    async fn perform<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        vm: VmId,
+        verb: impl Future<Output = Result<T, HypervisorError>> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        let host = Arc::clone(&self.host);
+        let task = tokio::spawn(async move {
+            let _held = host.locks.hold(vm).await;
+            verb.await
+        });
+        task.await
+            .unwrap_or(Err(HypervisorError::WorkerGone { doing }))
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Libvirt {
+    fn host(&self) -> &HostFacts {
+        &self.host.facts
+    }
+
+    async fn start(&self, vm: &VmSpec) -> Result<StartReport, HypervisorError> {
+        let (host, spec) = (Arc::clone(&self.host), vm.clone());
+        let verb = async move { start::start(&host, &spec).await };
+        self.perform("start the VM", vm.id, verb).await
+    }
+
+    async fn snapshot(&self, vm: VmId, template: &TemplateFiles) -> Result<(), HypervisorError> {
+        let (host, files) = (Arc::clone(&self.host), template.clone());
+        let verb = async move { start::snapshot(&host, vm, &files).await };
+        self.perform("snapshot the VM", vm, verb).await
+    }
+
+    async fn channel(&self, vm: VmId) -> Result<Box<dyn Channel>, HypervisorError> {
+        let path = self.host.folder(vm).channel();
+        let channel = self.host.channels.open(vm, &path).await?;
+        Ok(Box::new(channel))
+    }
+
+    async fn destroy(&self, vm: VmId) -> Result<(), HypervisorError> {
+        let host = Arc::clone(&self.host);
+        let verb = async move { destroy::destroy(&host, vm).await };
+        self.perform("destroy the VM", vm, verb).await
+    }
+
+    async fn list(&self) -> Result<Observed, HypervisorError> {
+        observe::list(&self.host).await
+    }
+}
+
+/// Says what libvirt was asked for when it failed.
+trait LibvirtError<T> {
+    /// Makes an error of the hypervisor of one of libvirt; `doing` follows "could not".
+    fn doing(self, doing: &'static str) -> Result<T, HypervisorError>;
+}
+
+impl<T> LibvirtError<T> for Result<T, virt::error::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, HypervisorError> {
+        self.map_err(|source| HypervisorError::Libvirt { doing, source })
+    }
+}
+
+/// Runs calls that wait for a disk off the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    f: impl FnOnce() -> Result<T, HypervisorError> + Send + 'static,
+) -> Result<T, HypervisorError> {
+    tokio::task::spawn_blocking(f)
+        .await
+        .unwrap_or(Err(HypervisorError::WorkerGone { doing }))
+}

@@ -1,0 +1,94 @@
+//! Finding domains, and telling ours from others'.
+
+use virt::connect::Connect;
+use virt::domain::{Domain, DomainState};
+use virt::error::{Error, ErrorNumber};
+use virt::sys;
+
+use super::LibvirtError;
+use crate::hypervisor::HypervisorError;
+use crate::hypervisor::domain_xml::{METADATA_NAMESPACE, Owner};
+use crate::ids::InstallId;
+
+/// What is found under a VM's name.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The VM's domain.
+    Ours(Domain),
+    /// A domain that somebody else made.
+    Foreign,
+    /// Nothing.
+    Nothing,
+}
+
+/// Looks for the VM's domain.
+///
+/// # Errors
+/// When libvirt cannot tell.
+pub(super) fn find(connect: &Connect, owner: Owner) -> Result<Found, HypervisorError> {
+    let domain = match connect.lookup_domain_by_name(&owner.vm.to_string()) {
+        Ok(domain) => domain,
+        Err(error) if is(&error, ErrorNumber::NoDomain) => return Ok(Found::Nothing),
+        Err(error) => return Err(error).doing("look for the VM"),
+    };
+    Ok(match owner_of(&domain)? {
+        Some(found) if found == owner => Found::Ours(domain),
+        Some(_) => Found::Foreign,
+        // It may also have vanished just now.
+        None if exists(connect, owner)? => Found::Foreign,
+        None => Found::Nothing,
+    })
+}
+
+/// All domains of this installation.
+///
+/// # Errors
+/// When libvirt cannot tell.
+pub(super) fn ours(
+    connect: &Connect,
+    install: InstallId,
+) -> Result<Vec<(Owner, Domain)>, HypervisorError> {
+    let mut found = Vec::new();
+    for domain in connect.list_all_domains(0).doing("list the VMs")? {
+        if let Some(owner) = owner_of(&domain)?.filter(|owner| owner.install == install) {
+            found.push((owner, domain));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the domain's processors run. One that has vanished does not.
+///
+/// # Errors
+/// When libvirt cannot tell.
+pub(super) fn runs(domain: &Domain) -> Result<bool, HypervisorError> {
+    // `state` rather than `info`: it never waits for QEMU, which may be stuck.
+    let (state, _) = domain.state().doing("ask for the VM's state")?;
+    Ok(state.is_any(vec![DomainState::Running, DomainState::Blocked]))
+}
+
+/// Whether libvirt's error is this one.
+pub(super) fn is(error: &Error, number: ErrorNumber) -> bool {
+    error.code().is(number)
+}
+
+fn owner_of(domain: &Domain) -> Result<Option<Owner>, HypervisorError> {
+    let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(i32::MAX);
+    match domain.metadata(kind, Some(METADATA_NAMESPACE), 0) {
+        Ok(element) => Ok(Owner::from_metadata(&element)),
+        Err(error)
+            if is(&error, ErrorNumber::NoDomainMetadata) || is(&error, ErrorNumber::NoDomain) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).doing("ask whose VM it is"),
+    }
+}
+
+fn exists(connect: &Connect, owner: Owner) -> Result<bool, HypervisorError> {
+    match connect.lookup_domain_by_name(&owner.vm.to_string()) {
+        Ok(_) => Ok(true),
+        Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(false),
+        Err(error) => Err(error).doing("look for the VM"),
+    }
+}

@@ -1,0 +1,292 @@
+//! One VM's life under the real libvirt and QEMU. The end-to-end tests go on from there, with Docker
+//! in the guest.
+//!
+//! Takes root, QEMU and a guest image, like those: `make test` provides them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of a test fail it"
+)]
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use guest_protocol::{Call, FromGuest, LineDecoder, Reply, Request, VERSION, encode};
+use remote_dockerd::hypervisor::{
+    Hypervisor, HypervisorError, ImageFiles, Libvirt, LibvirtConfig, Observed, Source,
+    TemplateFiles, VmSpec,
+};
+use remote_dockerd::ids::{InstallId, VmId};
+use remote_dockerd::network::{Namespace, Wires};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use virt::connect::Connect;
+use virt::domain::Domain;
+
+/// A host with nothing on it, in a folder and a namespace of its own.
+struct Bench {
+    state: tempfile::TempDir,
+    install: InstallId,
+    image: ImageFiles,
+    libvirt: Libvirt,
+}
+
+impl Bench {
+    async fn open() -> Self {
+        let images = std::env::vars_os()
+            .find(|(name, _)| name == "E2E_IMAGES_DIR")
+            .map_or_else(
+                || PathBuf::from("/var/cache/setup-remote-docker/images"),
+                |(_, value)| value.into(),
+            );
+        let image = images.join("trixie");
+        assert!(
+            image.join("manifest.json").is_file() && nix::unistd::geteuid().is_root(),
+            "NOT RUN: this test takes root and the guest image {}; `make test` provides both",
+            image.display()
+        );
+        let state = tempfile::tempdir_in("/tmp").unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(state.path(), open).unwrap();
+        let install = InstallId::from_bits(u64::from(std::process::id()) << 20 | 0xbe);
+        let namespace = Namespace::open_or_create(install).unwrap();
+        let wires = Wires::new(&namespace).unwrap();
+        let config = LibvirtConfig::new(state.path().to_owned());
+        let libvirt = Libvirt::open(config, install, &namespace, wires)
+            .await
+            .unwrap();
+        let image = ImageFiles {
+            disk: image.join("disk.qcow2"),
+            kernel: image.join("vmlinuz"),
+            initrd: image.join("initrd.img"),
+        };
+        Self {
+            state,
+            install,
+            image,
+            libvirt,
+        }
+    }
+
+    fn spec(&self, number: u8, source: Source) -> VmSpec {
+        let address = Ipv4Addr::new(10, 213, 0, number);
+        VmSpec {
+            id: VmId::from_bits(self.install.bits() + u64::from(number)),
+            address: (!matches!(source, Source::Template(_))).then_some(address),
+            source,
+            image: self.image.clone(),
+            vcpus: 1,
+            memory_mib: 256,
+            generation_id: u128::from(number),
+        }
+    }
+
+    /// Another connection to the same libvirt, as somebody else would have it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "plays somebody who does not go through the server"
+    )]
+    fn somebody_else(&self) -> Connect {
+        let root = self.state.path().join("libvirt");
+        Connect::open(Some(&format!("qemu:///embed?root={}", root.display()))).unwrap()
+    }
+
+    /// Where libvirt notes the processes of its VMs.
+    fn processes(&self) -> PathBuf {
+        self.state.path().join("libvirt/run/qemu")
+    }
+
+    fn vms(&self) -> Vec<String> {
+        std::fs::read_dir(self.state.path().join("vms"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // A test that failed may leave VMs.
+        for entry in std::fs::read_dir(self.processes())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let number = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            if entry.file_name().to_string_lossy().starts_with("vm-")
+                && entry.path().extension().is_some_and(|name| name == "pid")
+                && let Ok(number) = number.trim().parse()
+            {
+                let pid = nix::unistd::Pid::from_raw(number);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        let path = Path::new("/run/netns").join(self.install.namespace());
+        let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// A paused machine of the same kind, with our name or not, but not of this installation.
+fn foreign(connect: &Connect, name: &str, metadata: &str) -> Domain {
+    let xml = format!(
+        "<domain type='qemu'><name>{name}</name>{metadata}<memory unit='MiB'>64</memory>\
+         <os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
+    );
+    let paused = virt::sys::VIR_DOMAIN_START_PAUSED;
+    connect.create_domain_xml(&xml, paused).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_from_start_to_gone() {
+    let bench = Bench::open().await;
+    let libvirt = &bench.libvirt;
+    let spec = bench.spec(0, Source::Cold);
+    let vm = spec.id;
+    libvirt.destroy(vm).await.unwrap();
+    let error = libvirt.channel(vm).await.err().unwrap();
+    assert!(
+        matches!(error, HypervisorError::NotRunning { .. }),
+        "{error:?}"
+    );
+
+    let report = libvirt.start(&spec).await.unwrap();
+    let steps: Vec<_> = report.steps.iter().map(|step| step.name).collect();
+    assert_eq!(steps, ["wire", "disk", "define"]);
+    let observed = libvirt.list().await.unwrap();
+    assert_eq!(observed.running, BTreeSet::from([vm]));
+    assert_eq!(observed.remnants, BTreeSet::new());
+    // The answer got lost and the start is asked for again: it runs, so that is well.
+    libvirt.start(&spec).await.unwrap();
+
+    let pid = pid(&bench, vm);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let uid = status
+        .lines()
+        .find(|line| line.starts_with("Uid:"))
+        .unwrap();
+    assert!(!uid.contains("\t0"), "QEMU runs as root: {uid}");
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert!(score.trim().parse::<i32>().unwrap() >= 500, "{score}");
+
+    // Somebody else's domains: one that calls itself as a VM of ours would, one of another server.
+    let somebody = bench.somebody_else();
+    let alike = bench.spec(1, Source::Cold).id;
+    let other = VmId::from_bits(bench.install.bits() + 2);
+    let theirs = format!(
+        "<metadata><rd:vm xmlns:rd='urn:setup-remote-docker:vm:1'>in-0000000000001/{other}</rd:vm></metadata>"
+    );
+    let domains = [
+        foreign(&somebody, &alike.to_string(), ""),
+        foreign(&somebody, &other.to_string(), &theirs),
+    ];
+    assert_eq!(libvirt.list().await.unwrap(), observed);
+    for vm in [alike, other] {
+        libvirt.destroy(vm).await.unwrap();
+    }
+    for domain in &domains {
+        assert!(domain.is_active().unwrap(), "it was not ours to destroy");
+    }
+
+    let begun = Instant::now();
+    libvirt.destroy(vm).await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(
+        !Path::new(&format!("/proc/{pid}")).exists(),
+        "QEMU is still there"
+    );
+    let observed = libvirt.list().await.unwrap();
+    assert_eq!(observed, Observed::default());
+    assert_eq!(bench.vms(), Vec::<String>::new());
+    libvirt.destroy(vm).await.unwrap();
+    for domain in &domains {
+        domain.destroy().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clone_goes_on_where_its_template_stopped() {
+    let bench = Bench::open().await;
+    let libvirt = &bench.libvirt;
+    let folder = bench.state.path().join("template");
+    std::fs::create_dir(&folder).unwrap();
+    let files = TemplateFiles::in_folder(&folder);
+    let template = bench.spec(0, Source::Template(files.clone()));
+    libvirt.start(&template).await.unwrap();
+    let second = bench.spec(9, template.source.clone());
+    let error = libvirt.start(&second).await.unwrap_err();
+    assert!(error.to_string().contains("memory"), "{error}");
+    libvirt.destroy(second.id).await.unwrap();
+    let booted = boot_id(libvirt, template.id).await;
+    libvirt.snapshot(template.id, &files).await.unwrap();
+    assert!(libvirt.list().await.unwrap().running.is_empty());
+    libvirt.destroy(template.id).await.unwrap();
+    let memory = std::fs::read(&files.memory).unwrap();
+
+    let clones = [1, 2].map(|number| bench.spec(number, Source::Clone(files.clone())));
+    for (clone, how) in clones.iter().zip(["disk made", "disk from memory"]) {
+        let report = libvirt.start(clone).await.unwrap();
+        let steps: Vec<_> = report.steps.iter().map(|step| step.name).collect();
+        assert_eq!(
+            steps,
+            ["wire", "disk", "define", "state", "resume"],
+            "{how}"
+        );
+    }
+    assert_eq!(libvirt.list().await.unwrap().running.len(), 2);
+    for clone in &clones {
+        assert_eq!(
+            boot_id(libvirt, clone.id).await,
+            booted,
+            "it booted by itself"
+        );
+        // One connection at a time: the agent takes the next one as well.
+        assert_eq!(boot_id(libvirt, clone.id).await, booted);
+        libvirt.destroy(clone.id).await.unwrap();
+    }
+    let after = std::fs::read(&files.memory).unwrap();
+    assert!(memory == after, "a clone changed its template's memory");
+    assert_eq!(libvirt.list().await.unwrap(), Observed::default());
+}
+
+fn pid(bench: &Bench, vm: VmId) -> String {
+    let path = bench.processes().join(format!("{vm}.pid"));
+    std::fs::read_to_string(path).unwrap().trim().to_owned()
+}
+
+/// What the agent in the guest says its boot is called.
+async fn boot_id(libvirt: &Libvirt, vm: VmId) -> String {
+    let mut channel = libvirt.channel(vm).await.unwrap();
+    let call = Call::Hello { version: VERSION };
+    let id = u64::from(std::process::id());
+    let mut request = b"\n".to_vec();
+    request.extend(encode(&Request { id, call }).unwrap());
+    channel.write_all(&request).await.unwrap();
+    let mut decoder = LineDecoder::default();
+    let mut bytes = [0; 4096];
+    loop {
+        let read = tokio::time::timeout(Duration::from_secs(120), channel.read(&mut bytes)).await;
+        let Ok(read) = read else {
+            panic!(
+                "no answer; its console: {}",
+                libvirt.console_tail(vm, 65_536)
+            );
+        };
+        decoder.feed(&bytes[..read.unwrap()]).unwrap();
+        while let Some(message) = decoder.next_frame::<FromGuest>().unwrap() {
+            match message {
+                FromGuest::Reply { id: to, result } if to == id => match result.unwrap() {
+                    Reply::Hello(hello) => return hello.boot_id,
+                    other => panic!("{other:?}"),
+                },
+                _ => {}
+            }
+        }
+    }
+}
