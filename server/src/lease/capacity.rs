@@ -73,12 +73,9 @@ impl Need {
         }
     }
 
-    /// A machine that becomes a template needs memory; it has no address and so no slot.
-    pub(super) fn template(memory_mib: u32) -> Self {
-        Self {
-            mib: u64::from(memory_mib),
-            slots: 0,
-        }
+    /// A place alone.
+    pub(super) fn slot() -> Self {
+        Self { mib: 0, slots: 1 }
     }
 
     pub(super) fn is_nothing(self) -> bool {

@@ -92,18 +92,18 @@ impl<'a> Growth<'a> {
     /// Does what brings one more VM of `key` nearer: creates it, or begins its template.
     fn one_more(&mut self, key: &'a PoolKey, memory: u32) -> Result<(), Need> {
         let template = self.snapshot.template(key);
-        if template.is_settled() {
-            self.room.take(Need::vm(memory))?;
-            self.actions.push(Action::CreateVm(key.clone()));
-        } else if self.spoken_for.contains(key) {
-            // It will need room of its own when the template is ready.
-            self.room.take(Need::vm(memory))?;
-        } else {
-            if template == TemplateState::Missing {
-                self.room.take(Need::template(memory))?;
-                self.actions.push(Action::BuildTemplate(key.clone()));
-            }
+        if template == TemplateState::Building && !self.spoken_for.contains(key) {
+            // Its memory is counted as the build's; its slot must not go to a younger one meanwhile.
+            self.room.take(Need::slot())?;
             self.spoken_for.insert(key);
+            return Ok(());
+        }
+        // What has to wait for the template is kept room for as well.
+        self.room.take(Need::vm(memory))?;
+        if template.is_settled() {
+            self.actions.push(Action::CreateVm(key.clone()));
+        } else if template == TemplateState::Missing && self.spoken_for.insert(key) {
+            self.actions.push(Action::BuildTemplate(key.clone()));
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ mod transition;
 mod verdict;
 mod wakeup;
 
+#[cfg(test)]
+mod tests;
+
 pub use capacity::Budget;
 pub use model::{DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
 pub use plan::{Action, plan};

@@ -100,7 +100,7 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
         .map(|(lease, reason)| Action::EndLease { lease, reason })
         .collect();
     actions.extend(assign);
-    actions.extend(next_steps(now, snapshot, &destroy));
+    actions.extend(next_steps(now, &judge, snapshot, &destroy));
     actions.extend(growth.into_actions());
     actions.extend(
         destroy
@@ -157,9 +157,16 @@ fn coming_free(snapshot: &Snapshot, ends: &BTreeMap<LeaseId, EndReason>, destroy
 }
 
 /// The next step of each VM on its way to ready.
-fn next_steps(now: OffsetDateTime, snapshot: &Snapshot, destroy: &Faults) -> Vec<Action> {
-    let free = |vm: &&VmRow| !snapshot.busy_vms.contains(&vm.id) && !destroy.contains_key(&vm.id);
-    let free = || snapshot.vms.iter().filter(free);
+fn next_steps(
+    now: OffsetDateTime,
+    judge: &Judge<'_>,
+    snapshot: &Snapshot,
+    destroy: &Faults,
+) -> Vec<Action> {
+    let free = || {
+        let free = |vm: &&VmRow| !judge.is_busy(vm.id) && !destroy.contains_key(&vm.id);
+        judge.vms().filter(free)
+    };
     let activate = free()
         .filter(|vm| vm.phase == VmPhase::Activating)
         .map(|vm| Action::Activate(vm.id));
@@ -173,15 +180,17 @@ fn next_steps(now: OffsetDateTime, snapshot: &Snapshot, destroy: &Faults) -> Vec
 
 /// Takes away what is over and what nobody knows.
 fn clean_up(judge: &Judge<'_>, snapshot: &Snapshot) -> Vec<Action> {
-    let finish = snapshot.leases.iter().filter_map(|lease| {
-        let LeasePhase::Ending { vm, .. } = &lease.phase else {
-            return None;
-        };
-        let over = vm.is_none_or(|vm| !judge.knows(vm));
-        let free = !snapshot.busy_leases.contains(&lease.id);
-        (over && free).then_some(Action::FinishLease(lease.id))
-    });
-    let tear_down = snapshot.vms.iter().filter_map(|vm| {
+    let finish: BTreeSet<LeaseId> = snapshot
+        .leases
+        .iter()
+        .filter(|lease| !snapshot.busy_leases.contains(&lease.id))
+        .filter(|lease| match &lease.phase {
+            LeasePhase::Ending { vm, .. } => vm.is_none_or(|vm| !judge.knows(vm)),
+            _ => false,
+        })
+        .map(|lease| lease.id)
+        .collect();
+    let tear_down = judge.vms().filter_map(|vm| {
         let due = matches!(vm.phase, VmPhase::Destroying { .. }) && !judge.is_busy(vm.id);
         due.then_some(Action::TearDown(vm.id))
     });
@@ -195,5 +204,6 @@ fn clean_up(judge: &Judge<'_>, snapshot: &Snapshot) -> Vec<Action> {
         .into_iter()
         .filter(|vm| !judge.knows(*vm) && !judge.is_busy(*vm))
         .map(Action::SweepOrphan);
+    let finish = finish.into_iter().map(Action::FinishLease);
     finish.chain(tear_down).chain(orphans).collect()
 }

@@ -42,6 +42,11 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// All VMs, in the order of their ids.
+    pub(super) fn vms(&self) -> impl Iterator<Item = &'a VmRow> {
+        self.vms.values().copied()
+    }
+
     /// Whether a row of this VM that is not gone exists.
     pub(super) fn knows(&self, vm: VmId) -> bool {
         self.vms.contains_key(&vm)
