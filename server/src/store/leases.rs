@@ -13,6 +13,7 @@ use super::{Store, StoreError, vms};
 use crate::ids::InstallId;
 use crate::lease::{
     DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow, check_lease,
+    check_vm,
 };
 
 /// A lease that is asked for. The fields are those of [`LeaseRow`].
@@ -165,17 +166,18 @@ impl Store {
             return Err(StoreError::Mismatch);
         }
         check_lease(&lease.phase, &LeasePhase::Active(Box::new(grant.clone())))?;
+        check_vm(&vm.phase, &VmPhase::Assigned { lease: lease.id })?;
         let mut tx = self.write().await?;
-        let next = VmPhase::Assigned { lease: lease.id };
-        if port_is_taken(&mut tx, self.install, grant.port).await?
-            || !vms::set_phase(&mut tx, vm, next, now).await?
-        {
+        if port_is_taken(&mut tx, self.install, grant.port).await? {
             return Ok(None);
         }
+        // Both rows are compared before either is written, so that a lost race never meets the
+        // unique indexes.
         let row = sqlx::query(
             "UPDATE leases SET generation = generation + 1, state = 'active', vm_id = $1, \
              port = $2, ca_pem = $3, cert_pem = $4, ready_at = $5, expires_at = $6, warm = $7, \
-             timings = $8 WHERE id = $9 AND generation = $10 AND state = 'waiting' RETURNING *",
+             timings = $8 WHERE id = $9 AND generation = $10 AND state = 'waiting' AND EXISTS \
+             (SELECT 1 FROM vms WHERE id = $1 AND generation = $11 AND state = 'ready') RETURNING *",
         )
         .bind(grant.vm.to_string())
         .bind(grant.port)
@@ -187,10 +189,15 @@ impl Store {
         .bind(json(&grant.timings))
         .bind(lease.id.to_string())
         .bind(lease.generation)
+        .bind(vm.generation)
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let row = rows::lease(&row)?;
+        let next = VmPhase::Assigned { lease: lease.id };
+        if !vms::set_phase(&mut tx, vm, next, now).await? {
+            return Ok(None);
+        }
         self.commit(tx).await?;
         Ok(Some(row))
     }

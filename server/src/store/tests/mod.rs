@@ -1,6 +1,9 @@
 //! Tests of the store, on real SQLite files.
 
+mod damage;
 mod life;
+mod races;
+mod rules;
 
 use std::collections::BTreeMap;
 
@@ -11,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{NewLease, Store};
 use crate::ids::VmId;
-use crate::lease::{Budget, Grant, PoolKey, VmPhase, VmRow};
+use crate::lease::{Budget, Grant, LeaseRow, PoolKey, VmPhase, VmRow};
 
 const T0: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 const ROOMY: Budget = Budget {
@@ -96,4 +99,12 @@ async fn ready(store: &Store, id: u64) -> VmRow {
         vm = moved.unwrap().expect("nobody else moves it");
     }
     vm
+}
+
+/// A lease with its VM.
+async fn active(store: &Store, id: u64, port: u16) -> (LeaseRow, VmId) {
+    let vm = ready(store, id).await;
+    let lease = store.insert_lease(&new_lease(id)).await.unwrap();
+    let lease = store.assign(&lease, &vm, &grant(vm.id, port), at(3)).await;
+    (lease.unwrap().expect("nobody else takes it"), vm.id)
 }

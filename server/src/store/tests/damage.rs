@@ -1,0 +1,197 @@
+//! Damaged rows, wrong files, full disks: clear errors, and nothing lost.
+
+use std::error::Error;
+use std::time::Duration as StdDuration;
+
+use super::*;
+use crate::store::{StoreError, options};
+
+#[tokio::test]
+async fn a_damaged_row_is_named_and_never_guessed_at() {
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    let (lease, vm) = active(&store, 1, 20_000).await;
+    let good = store.snapshot().await.unwrap();
+    // Column, value, what the error must say.
+    let vm_damage = [
+        ("state", "'asleep'", "`asleep`, which is unknown"),
+        ("state", "x'ff00'", "state"),
+        ("state", "'destroying'", "`reason` is missing"),
+        ("generation", "'many'", "generation"),
+        ("memory_mib", "-1", "`memory_mib` is -1, out of range"),
+        ("memory_mib", "5000000000", "out of range"),
+        ("slot", "65536", "`slot` is 65536, out of range"),
+        ("phase_since", "9223372036854775807", "which is no time"),
+        ("phase_since", "'yesterday'", "phase_since"),
+        ("lease_id", "NULL", "`lease_id` is missing"),
+        ("lease_id", "'l-rubbish'", "`l-rubbish` is not a lease id"),
+        ("engine", "x'ff'", "engine"),
+    ];
+    let lease_damage = [
+        ("state", "''", "unknown"),
+        ("state", "'ended'", "`end_reason` is missing"),
+        ("state", "'ending'", "`end_reason` is missing"),
+        ("vm_id", "NULL", "`vm_id` is missing"),
+        ("port", "0.5", "port"),
+        ("port", "NULL", "`port` is missing"),
+        ("port", "65536", "`port` is 65536, out of range"),
+        ("ttl_s", "-5", "`ttl_s` is -5, out of range"),
+        ("labels", "'{'", "`labels`: EOF"),
+        ("labels", "'[]'", "`labels`: invalid type"),
+        ("timings", "'{}'", "`timings`: invalid type"),
+        ("attended", "'maybe'", "attended"),
+        ("end_wish", "'bored'", "`bored`, which is unknown"),
+        ("ready_at", "NULL", "`ready_at` is missing"),
+        ("cert_pem", "NULL", "`cert_pem` is missing"),
+        ("created_at", "-9223372036854775808", "which is no time"),
+    ];
+    let lease_id = lease.id.to_string();
+    let vm_id = vm.to_string();
+    let all = (vm_damage.iter().map(|damage| ("vms", &vm_id, damage))).chain(
+        lease_damage
+            .iter()
+            .map(|damage| ("leases", &lease_id, damage)),
+    );
+    for (table, id, (column, value, says)) in all {
+        let mut tx = store.pool.begin().await.unwrap();
+        sqlx::query(&format!("CREATE TABLE kept AS SELECT * FROM {table}"))
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        let damage = format!("UPDATE {table} SET {column} = {value}");
+        sqlx::query(&damage).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        let error = match table {
+            "vms" => store.vm(vm).await.unwrap_err(),
+            _ => store.lease(lease.id).await.unwrap_err(),
+        };
+        let StoreError::Corrupt {
+            table: named,
+            id: of,
+            what,
+        } = &error
+        else {
+            panic!("{damage}: {error:?}");
+        };
+        assert_eq!((*named, of), (table, id), "{damage}");
+        assert!(what.contains(says), "{damage}: {what}");
+        let repair = format!("UPDATE {table} SET {column} = (SELECT {column} FROM kept)");
+        sqlx::query(&repair).execute(&store.pool).await.unwrap();
+        sqlx::query("DROP TABLE kept")
+            .execute(&store.pool)
+            .await
+            .unwrap();
+        assert_eq!(store.snapshot().await.unwrap(), good, "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let text =
+        b"this is somebody's letter, long enough to be read as the header of a file ".repeat(99);
+    std::fs::write(&path, &text).unwrap();
+    let error = Store::open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotADatabase(_)), "{error:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), text);
+}
+
+#[tokio::test]
+async fn a_newer_database_is_left_to_the_newer_server() {
+    let Fixture { store, folder } = Fixture::new().await;
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (999, 'later', TRUE, x'00', 0)",
+    )
+    .execute(&store.pool)
+    .await
+    .unwrap();
+    let error = Store::open(&folder.path().join("state.db"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, StoreError::Newer { version: 999 }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn tables_that_were_changed_by_hand_are_refused() {
+    let Fixture { store, folder } = Fixture::new().await;
+    sqlx::query("UPDATE _sqlx_migrations SET checksum = x'00'")
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    let error = Store::open(&folder.path().join("state.db"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Schema(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_said_to_be_the_trouble() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Store::open(&folder.path().join("missing/state.db")).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, StoreError::Open(_)), "{error:?}");
+    let source = error.source().unwrap().to_string();
+    assert!(!error.to_string().contains(&source), "{error} / {source}");
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_be_written_is_said_to_be_the_trouble() {
+    let Fixture { store, folder } = Fixture::new().await;
+    store.close().await;
+    let path = folder.path().join("state.db");
+    let store = Store::open_with(options(&path).read_only(true)).await;
+    let error = store.unwrap_err();
+    assert!(matches!(error, StoreError::ReadOnly(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn another_that_writes_for_too_long_is_reported() {
+    let Fixture { store, folder } = Fixture::new().await;
+    let path = folder.path().join("state.db");
+    let impatient = options(&path).busy_timeout(StdDuration::from_millis(50));
+    let other = Store::open_with(impatient).await.unwrap();
+    let held = store.write().await.unwrap();
+    let error = other.insert_lease(&new_lease(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Locked(_)), "{error:?}");
+    // Readers are not in the way of a writer, nor it in theirs.
+    assert_eq!(other.live_leases().await.unwrap(), []);
+    drop(held);
+    other.insert_lease(&new_lease(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_leases_can_still_end() {
+    let Fixture { store, folder } = Fixture::new().await;
+    store.close().await;
+    let path = folder.path().join("state.db");
+    let small = options(&path).pragma("max_page_count", "40");
+    let store = Store::open_with(small).await.unwrap();
+    let (lease, _) = active(&store, 1, 20_000).await;
+    let mut written = 1;
+    let error = loop {
+        let bulky = NewLease {
+            client_csr_pem: "x".repeat(3000),
+            ..new_lease(1 + written)
+        };
+        match store.insert_lease(&bulky).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 1000, "the disk never fills");
+    };
+    assert!(matches!(error, StoreError::DiskFull(_)), "{error:?}");
+    assert_eq!(store.live_leases().await.unwrap().len() as u64, written);
+    // What frees space takes none: rows are changed in place.
+    let ended = store
+        .end_lease(&lease, remote_docker_api::EndReason::Released, at(5))
+        .await;
+    assert!(ended.unwrap().is_some());
+    store.close().await;
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(store.live_leases().await.unwrap().len() as u64, written);
+    store.insert_lease(&new_lease(5000)).await.unwrap();
+}
