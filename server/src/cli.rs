@@ -80,6 +80,10 @@ pub struct Settings {
         env = "REMOTE_DOCKERD_LOG_FORMAT"
     )]
     pub log_format: Option<LogFormat>,
+    /// Die at this place as by `kill -9`; see `failpoint.rs`
+    #[cfg(feature = "failpoints")]
+    #[arg(long, global = true, value_name = "NAME", hide = true)]
+    pub failpoint: Option<String>,
 }
 
 impl Settings {

@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md at the top of the repository has the map of these rooms, the invariants and
 //! three walk-throughs.
 
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -105,6 +105,12 @@ impl StateDir {
         self.path.join("state.db")
     }
 
+    /// Path of the API's token.
+    #[must_use]
+    pub fn token(&self) -> PathBuf {
+        self.path.join("token")
+    }
+
     /// Folder of the templates.
     #[must_use]
     pub fn templates(&self) -> PathBuf {

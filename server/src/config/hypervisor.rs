@@ -8,8 +8,9 @@ use super::error::Faults;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HypervisorConfig {
-    /// libvirt's address; `Config::hypervisor_uri` knows the default.
-    pub(super) uri: Option<String>,
+    /// libvirt's address, `qemu:///system`; without it, libvirt runs inside the server, with its
+    /// files in the state folder.
+    pub uri: Option<String>,
     /// How guests' instructions are carried out.
     pub accelerator: AcceleratorChoice,
     /// Whether machines are cloned from templates; without, every machine boots.
@@ -42,16 +43,10 @@ impl HypervisorConfig {
     pub(super) fn validate(&self, faults: &mut Faults) {
         let Some(uri) = &self.uri else { return };
         // Machines, files and taps are on this host: no other one will do.
-        let embedded = uri
-            .strip_prefix("qemu:///embed?root=")
-            .is_some_and(|root| root.starts_with('/'));
-        if uri != "qemu:///system" && !embedded {
+        if uri != "qemu:///system" {
             faults.add(
                 "hypervisor.uri",
-                format!(
-                    "is `{uri}`; allowed are `qemu:///system` and `qemu:///embed?root=` with an \
-                     absolute path"
-                ),
+                format!("is `{uri}`; allowed is `qemu:///system`, or leave it out"),
             );
         }
     }

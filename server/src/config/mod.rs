@@ -162,16 +162,6 @@ impl Config {
             .unwrap_or_else(|| self.state_dir.join("images"))
     }
 
-    /// Address of the hypervisor: libvirt's embedded driver with its files in the state folder,
-    /// unless the file says otherwise.
-    #[must_use]
-    pub fn hypervisor_uri(&self) -> String {
-        self.hypervisor.uri.clone().unwrap_or_else(|| {
-            let root = self.state_dir.join("libvirt");
-            format!("qemu:///embed?root={}", root.display())
-        })
-    }
-
     /// Checks every value that its type alone does not make usable.
     ///
     /// # Errors

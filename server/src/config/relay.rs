@@ -13,7 +13,7 @@ use crate::pki::SanName;
 #[serde(deny_unknown_fields, default)]
 pub struct RelayConfig {
     /// Address that the relay listens on. What passes is TLS from end to end, so any will do.
-    pub listen_ip: IpAddr,
+    pub listen_ip: Ipv4Addr,
     /// Name or address that clients are told to connect to; [`Self::advertised_host`] knows the
     /// default.
     advertise: Option<String>,
@@ -24,7 +24,7 @@ pub struct RelayConfig {
 impl Default for RelayConfig {
     fn default() -> Self {
         Self {
-            listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            listen_ip: Ipv4Addr::LOCALHOST,
             advertise: None,
             ports: PortRange {
                 first: 23_760,
@@ -59,7 +59,7 @@ impl RelayConfig {
             ),
             _ => {}
         }
-        let same_address = self.listen_ip == http.ip()
+        let same_address = IpAddr::V4(self.listen_ip) == http.ip()
             || self.listen_ip.is_unspecified()
             || http.ip().is_unspecified();
         if same_address && self.ports.as_range().contains(&http.port()) {

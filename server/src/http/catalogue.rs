@@ -94,6 +94,15 @@ impl Catalogue {
         })
     }
 
+    /// What a request gets that names nothing.
+    #[must_use]
+    pub fn default_key(&self) -> PoolKey {
+        PoolKey {
+            engine: self.default_engine.clone(),
+            size: self.default_size.clone(),
+        }
+    }
+
     /// What a request gets that names these.
     pub(super) fn resolve(
         &self,

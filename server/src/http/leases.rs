@@ -18,6 +18,7 @@ use super::order::{self, Order};
 use super::view;
 use super::wait::{Line, Waited, wait_until};
 use crate::clock::random_bytes;
+use crate::failpoint;
 use crate::lease::{LeasePhase, LeaseRow};
 use crate::store::{NewLease, Wish};
 
@@ -37,7 +38,7 @@ pub(super) async fn create(
     let new = new_lease(&api, order)?;
     let line = Line::hold(api.clone(), new.id);
     let row = api.store.insert_lease(&new).await?;
-    api.poke.notify_one();
+    failpoint::hit("lease-inserted");
     tracing::info!(lease = %new.id, "lease {} is asked for", new.id);
     if wait.is_zero() {
         line.answered();
@@ -52,7 +53,6 @@ pub(super) async fn create(
         Waited::TimedOut(row) => {
             // The reconciler gives it up at the same moment; whoever is first.
             api.store.wish_end(new.id, EndReason::WaitTimeout).await?;
-            api.poke.notify_one();
             line.answered();
             Err(given_up(&api, &row))
         }
@@ -104,7 +104,6 @@ pub(super) async fn release(
     let id = read_id(id)?;
     match api.store.wish_end(id, EndReason::Released).await? {
         Wish::Recorded => {
-            api.poke.notify_one();
             tracing::info!(lease = %id, "lease {id} is given back");
         }
         Wish::AlreadyEnding => {}

@@ -31,7 +31,6 @@ pub use token::{TokenError, TokenHash, load_or_create_token};
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,8 +52,6 @@ pub struct ApiState {
     pub relay_host: String,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// Wakes the reconciler after a wish was written.
-    pub poke: Arc<Notify>,
     /// What the server can do at present.
     pub readiness: Readiness,
     /// The token that callers must have.

@@ -81,7 +81,6 @@ impl Drop for Line {
             match api.store.wish_end(lease, EndReason::ClientGone).await {
                 Ok(Wish::Recorded) => {
                     tracing::info!(%lease, "lease {lease}: its client went away before its answer");
-                    api.poke.notify_one();
                 }
                 // It hung up before the lease was written, or the lease had ended by itself.
                 Ok(Wish::Unknown | Wish::AlreadyEnding) => {}

@@ -3,7 +3,6 @@
 use remote_docker_api::{EndReason, Lease, LeaseList, LeaseState};
 
 use super::*;
-use crate::lease::LeasePhase;
 
 #[tokio::test]
 async fn a_lease_is_made_shown_listed_and_given_back() {
@@ -108,21 +107,6 @@ async fn a_call_that_does_not_wait_gets_a_lease_to_follow() {
     };
     let (followed, ()) = tokio::join!(follow, grant);
     assert_eq!(followed.json::<Lease>().state, LeaseState::Active);
-}
-
-#[tokio::test]
-async fn the_reconciler_is_woken_by_every_wish() {
-    let fixture = Fixture::new().await;
-    let poked = || tokio::time::timeout(FAR, fixture.api.poke.notified());
-
-    let answer = fixture.post(order(json!({ "wait_s": 0 }))).await;
-    poked().await.expect("no poke by a request");
-    let path = answer.header("location").to_owned();
-    fixture.call(Method::DELETE, &path).await;
-    poked().await.expect("no poke by a release");
-    let row = fixture.lease_once(|_| true).await;
-    assert_eq!(row.end_wish, Some(EndReason::Released));
-    assert_eq!(row.phase, LeasePhase::Waiting);
 }
 
 #[tokio::test]

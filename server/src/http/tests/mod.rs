@@ -74,7 +74,6 @@ impl Fixture {
             max_body_bytes: config.http.max_body_bytes,
             relay_host: config.relay.advertised_host(),
             clock: Arc::new(FixedClock),
-            poke: Arc::default(),
             readiness,
             token: TokenHash::of(TOKEN.as_bytes()),
             background: TaskTracker::new(),

@@ -1,0 +1,355 @@
+//! Puts a server together: the one place where the real adapters are chosen and tasks are spawned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::SystemClock;
+use crate::config::{self, Config, Uplink as UplinkChoice};
+use crate::http::{
+    ApiState, Catalogue, CatalogueError, Check, EngineOffer, Readiness, TokenError,
+    load_or_create_token, router,
+};
+use crate::hypervisor::template::Templates;
+use crate::hypervisor::{AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig};
+use crate::image::{Image, ImageError};
+use crate::lease::{Budget, Policy, PoolKey};
+use crate::network::{Network, NetworkConfig, NetworkError, Uplink, host_resolvers};
+use crate::pki::SanName;
+use crate::reconcile::{Offer, Reconciler, Settings, Status};
+use crate::relay::{Limits, Relay};
+use crate::state_dir::{StateDir, StateDirError};
+use crate::store::{Store, StoreError};
+
+/// How long the hypervisor may take to start a VM, in seconds. Seconds are normal where clones work;
+/// a host that swaps takes longer.
+const START_DEADLINE_S: i64 = 120;
+
+/// How long a started VM may take to become ready, in seconds: a cold boot without hardware
+/// virtualization, with room.
+const ACTIVATE_DEADLINE_S: i64 = 240;
+
+/// How long a ready VM that nobody waits for any more is kept, in seconds.
+const SURPLUS_AFTER_S: i64 = 60;
+
+/// The part of the host's available memory that VMs may take when the configuration does not say.
+const MEMORY_SHARE_PERCENT: u64 = 80;
+
+/// A server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Not run as root.
+    #[error(
+        "remote-dockerd must run as root: it makes network namespaces and virtual machines; \
+         start it with sudo or as a system service"
+    )]
+    NotRoot,
+    /// The state folder.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The images.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Configuration and images do not fit together.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The API's token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The database.
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    /// The network.
+    #[error("the network of the VMs cannot be set up")]
+    Network(#[from] NetworkError),
+    /// The hypervisor.
+    #[error("VMs cannot be run on this host")]
+    Hypervisor(#[from] HypervisorError),
+    /// The host's memory cannot be told.
+    #[error("cannot read how much memory this host has; set `limits.memory_budget_mib`")]
+    Memory(#[source] std::io::Error),
+    /// The API's port.
+    #[error(
+        "cannot listen on {address}: is another server running there? Choose another address with \
+         `--listen`"
+    )]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// How long requests under way may go on after the server was told to stop.
+const HTTP_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a server until `stop`, then leaves VMs of active leases running for the next one.
+///
+/// # Errors
+/// When it cannot be started; what had been opened by then is closed again.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(AppError::NotRoot);
+    }
+    let state = StateDir::take(&config.state_dir)?;
+    let token = load_or_create_token(&state.token())?;
+    let listen = config.http.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|source| AppError::Listen {
+            address: listen,
+            source,
+        })?;
+    let images = read_images(config.images_dir()).await?;
+    let catalogue = catalogue(&config, &images)?;
+    let store = Arc::new(Store::open(&state.database()).await?);
+    store.startup().await?;
+
+    let nameservers = nameservers(&config);
+    let network = Network::open(NetworkConfig {
+        install: store.install_id(),
+        guests: config.network.guest_network.base(),
+        uplink: match config.network.uplink {
+            UplinkChoice::Veth => Uplink::default(),
+            UplinkChoice::None => Uplink::None,
+        },
+        resolvers: nameservers.clone(),
+    })
+    .await?;
+    let settings = settings(&config, &images, &catalogue, nameservers)?;
+    let reconciler = reconciler(&config, &state, &store, &network, settings).await;
+    let served = match reconciler {
+        Ok(reconciler) => {
+            let readiness = Readiness::new(["reconciler", "templates"]);
+            tokio::spawn(report(reconciler.status(), readiness.clone()));
+            let api = ApiState {
+                store: store.clone(),
+                catalogue,
+                lease: config.lease.clone(),
+                max_body_bytes: config.http.max_body_bytes,
+                relay_host: config.relay.advertised_host(),
+                clock: Arc::new(SystemClock),
+                readiness,
+                token,
+                background: TaskTracker::new(),
+                stopping: stop.clone(),
+            };
+            tracing::info!(
+                "listening on http://{listen}; the token is in {}",
+                state.token().display()
+            );
+            serve(Arc::new(api), listener, reconciler, stop).await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = network.close_if_empty().await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the VMs' network is not taken down"
+        );
+    }
+    store.close().await;
+    served
+}
+
+/// Serves the API and reconciles until `stop`.
+async fn serve(
+    api: Arc<ApiState>,
+    listener: TcpListener,
+    reconciler: Reconciler,
+    stop: CancellationToken,
+) {
+    let reconciling = tokio::spawn(reconciler.run(stop.clone()));
+    crate::http::serve(listener, router(api.clone()), stop.clone(), HTTP_GRACE).await;
+    api.background.close();
+    api.background.wait().await;
+    if let Err(panicked) = reconciling.await {
+        tracing::error!(
+            error = &panicked as &dyn std::error::Error,
+            "the reconciler panicked"
+        );
+    }
+}
+
+async fn reconciler(
+    config: &Config,
+    state: &StateDir,
+    store: &Arc<Store>,
+    network: &Network,
+    settings: Settings,
+) -> Result<Reconciler, AppError> {
+    let libvirt = LibvirtConfig {
+        uri: config.hypervisor.uri.clone(),
+        accelerator: match config.hypervisor.accelerator {
+            config::AcceleratorChoice::Auto => AcceleratorChoice::Auto,
+            config::AcceleratorChoice::Kvm => AcceleratorChoice::Kvm,
+            config::AcceleratorChoice::Tcg => AcceleratorChoice::Tcg,
+        },
+        ..LibvirtConfig::new(state.path().to_owned())
+    };
+    let (install, wires) = (store.install_id(), network.wires.clone());
+    let hypervisor: Arc<dyn Hypervisor> =
+        Arc::new(Libvirt::open(libvirt, install, &network.namespace, wires).await?);
+    let dialer = Arc::new(network.dialer.clone());
+    let relay = Relay::new(dialer, config.relay.listen_ip, Limits::default());
+    let templates = Templates::new(state.templates());
+    let clock = Arc::new(SystemClock);
+    Ok(Reconciler::new(
+        store.clone(),
+        hypervisor,
+        clock,
+        relay,
+        templates,
+        settings,
+    ))
+}
+
+/// Passes on what the reconciler says about itself to whoever asks `/readyz`.
+async fn report(mut status: watch::Receiver<Status>, readiness: Readiness) {
+    loop {
+        let now = status.borrow_and_update().clone();
+        let listed = |keys: &BTreeSet<String>| keys.iter().cloned().collect::<Vec<_>>().join(", ");
+        let templates = if !now.preparing.is_empty() {
+            Check::Pending(format!("being built for {}", listed(&now.preparing)))
+        } else if !now.cold.is_empty() {
+            Check::Degraded(format!(
+                "machines boot cold, which is slower: {}",
+                listed(&now.cold)
+            ))
+        } else {
+            Check::Ok
+        };
+        let reconciler = match (now.healthy, now.last_failure) {
+            (true, None) => Check::Ok,
+            (true, Some(failure)) => Check::Degraded(failure),
+            (false, Some(failure)) => Check::Failed(failure),
+            (false, None) => Check::Pending("has not looked at the host yet".to_owned()),
+        };
+        readiness.set("templates", templates);
+        readiness.set("reconciler", reconciler);
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_images(folder: PathBuf) -> Result<Vec<Image>, AppError> {
+    tracing::info!("checking the images in {}", folder.display());
+    let read = tokio::task::spawn_blocking(move || crate::image::load_all(&folder)).await;
+    match read {
+        Ok(images) => Ok(images?),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn catalogue(config: &Config, images: &[Image]) -> Result<Catalogue, CatalogueError> {
+    let engines = images
+        .iter()
+        .map(|image| EngineOffer {
+            name: image.engine.clone(),
+            version: image.engine_version.clone(),
+        })
+        .collect();
+    let default_engine = config.default_engine.as_deref();
+    Catalogue::new(
+        engines,
+        default_engine,
+        config.sizes.clone(),
+        &config.default_size,
+    )
+}
+
+/// The name servers that guests are told: the configured ones, else those of the host.
+fn nameservers(config: &Config) -> Vec<Ipv4Addr> {
+    if config.network.uplink == UplinkChoice::None {
+        return Vec::new();
+    }
+    if config.network.nameservers.is_empty() {
+        host_resolvers()
+    } else {
+        config.network.nameservers.clone()
+    }
+}
+
+fn settings(
+    config: &Config,
+    images: &[Image],
+    catalogue: &Catalogue,
+    nameservers: Vec<Ipv4Addr>,
+) -> Result<Settings, AppError> {
+    let offers: BTreeMap<PoolKey, Offer> = images
+        .iter()
+        .flat_map(|image| {
+            config
+                .sizes
+                .iter()
+                .map(move |(name, size)| (image, name, size))
+        })
+        .map(|(image, name, size)| {
+            let key = PoolKey {
+                engine: image.engine.clone(),
+                size: name.clone(),
+            };
+            let offer = Offer {
+                image_digest: image.digest.clone(),
+                image: image.files.clone(),
+                vcpus: size.vcpus,
+                memory_mib: size.memory_mib,
+            };
+            (key, offer)
+        })
+        .collect();
+    let budget_mib = match config.limits.memory_budget_mib {
+        Some(mib) => mib,
+        None => available_memory_mib().map_err(AppError::Memory)? * MEMORY_SHARE_PERCENT / 100,
+    };
+    let mut server_names = vec![SanName::from_host(&config.relay.advertised_host())];
+    // People on this host type either.
+    if config.relay.listen_ip.is_loopback() {
+        server_names.push(SanName::from_host("localhost"));
+    }
+    Ok(Settings {
+        policy: Policy {
+            budget: Budget {
+                memory_mib: budget_mib,
+                slots: config.limits.max_vms,
+            },
+            sizes: offers
+                .iter()
+                .map(|(key, offer)| (key.clone(), offer.memory_mib))
+                .collect(),
+            targets: BTreeMap::new(),
+            prebuild: BTreeSet::from([catalogue.default_key()]),
+            start_deadline: time::Duration::seconds(START_DEADLINE_S),
+            activate_deadline: time::Duration::seconds(ACTIVATE_DEADLINE_S),
+            surplus_after: time::Duration::seconds(SURPLUS_AFTER_S),
+        },
+        offers,
+        guest_network: config.network.guest_network.base(),
+        nameservers,
+        ports: config.relay.ports.as_range(),
+        server_names,
+        longest_lease: Duration::from_secs(config.lease.max_ttl_s.into()),
+        templates: config.hypervisor.templates,
+    })
+}
+
+/// What the kernel says is available to new programs, in MiB.
+fn available_memory_mib() -> std::io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .map(|kib| kib / 1024)
+        .ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemAvailable"))
+}
