@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ impl Bench {
             image.display()
         );
         let state = tempfile::tempdir_in("/tmp").unwrap();
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        let open = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(state.path(), open).unwrap();
         let install = InstallId::from_bits(u64::from(std::process::id()) << 20 | 0xbe);
         let namespace = Namespace::open_or_create(install).unwrap();
@@ -227,6 +228,10 @@ async fn a_clone_goes_on_where_its_template_stopped() {
     libvirt.snapshot(template.id, &files).await.unwrap();
     assert!(libvirt.list().await.unwrap().running.is_empty());
     libvirt.destroy(template.id).await.unwrap();
+    for path in [&files.memory, &files.device_state, &files.disk] {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o440, "{} can be written to", path.display());
+    }
     let memory = std::fs::read(&files.memory).unwrap();
 
     let clones = [1, 2].map(|number| bench.spec(number, Source::Clone(files.clone())));
