@@ -1,5 +1,5 @@
 //! The hypervisor in the server's words: six verbs, small enough for a simulator to be honest
-//! about. [`libvirt`] is the real thing, [`sim`] plays races, faults and scale; one suite of tests
+//! about. [`Libvirt`] is the real thing, [`sim`] plays races, faults and scale; one suite of tests
 //! runs against both.
 //!
 //! Every verb may be called again after a crash or a lost answer. A verb acts only on what carries
