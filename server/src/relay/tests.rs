@@ -264,7 +264,11 @@ async fn a_guest_that_does_not_answer_resets_the_client_in_time() {
 
 #[tokio::test]
 async fn a_client_that_is_still_waiting_for_its_guest_is_cut_too() {
-    let relay = Relay::new(Arc::new(Silence), here(), Limits::default());
+    let limits = Limits {
+        dial_timeout: FAR * 10,
+        ..Limits::default()
+    };
+    let relay = Relay::new(Arc::new(Silence), here(), limits);
     assert!(
         relay
             .publish(vec![route(LEASE, 2000, SocketAddrV4::new(here(), 9))])

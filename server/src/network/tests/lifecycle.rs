@@ -33,6 +33,11 @@ fn wires_come_and_go_however_often_they_are_told_to() {
         routes.contains(&format!("{ADDRESS} dev {} ", VM.tap())),
         "{routes}"
     );
+    let neighbours = inside.run(|| ip("neighbour show"));
+    assert!(
+        neighbours.contains("10.213.0.1 dev rd0000000000001 lladdr 52:54:00:00:00:02 PERMANENT"),
+        "{neighbours}"
+    );
     let isolated = inside.run(|| ip(&format!("address show dev {}", OTHER.tap())));
     assert!(!isolated.contains("inet"), "{isolated}");
     for _ in 0..2 {
