@@ -1,2 +1,63 @@
-//! PID 1 of a guest.
-fn main() {}
+//! PID 1 of a guest, with two lives. As `/init` of the initramfs it finds the disk and moves there
+//! ([`initramfs`]). From the disk it brings Docker up, keeps it up, and does what the server asks
+//! for over a virtio-serial port, so that it needs no network to be managed ([`boot`]).
+//!
+//! Whatever cannot be mended ends the guest: the reason goes to the console, the power goes off, and
+//! the server makes another one.
+
+mod activate;
+mod agent;
+mod boot;
+mod channel;
+mod clock;
+mod connections;
+mod console;
+mod daemon_log;
+mod docker;
+mod entropy;
+mod identity;
+mod initramfs;
+mod keys;
+mod kmsg;
+mod listener;
+#[cfg(test)]
+mod listener_tests;
+mod mounts;
+mod net;
+mod phase;
+mod port;
+mod proxy;
+mod quiesce;
+mod reaper;
+mod supervise;
+mod tls;
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+
+use console::say;
+
+/// Where the kernel finds the first life. The second one is [`initramfs::AGENT`].
+const INIT: &str = "/init";
+
+fn main() -> ExitCode {
+    if std::process::id() != 1 {
+        // It would mount, reap and power off; nobody wants that on a machine they care for.
+        say!("guest-agent is PID 1 of a guest and does nothing elsewhere");
+        return ExitCode::from(2);
+    }
+    std::panic::set_hook(Box::new(|info| say!("panic: {info}")));
+    let in_initramfs = std::env::args_os().next().is_some_and(|name| name == INIT);
+    let outcome = std::panic::catch_unwind(|| -> anyhow::Result<Infallible> {
+        if in_initramfs {
+            initramfs::run()
+        } else {
+            boot::run()
+        }
+    });
+    match outcome {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(error)) => console::power_off(&format!("{error:#}")),
+        Err(_) => console::power_off("a panic, see above"),
+    }
+}

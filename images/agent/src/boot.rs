@@ -1,0 +1,212 @@
+//! The second life: bring the system up, start Docker, serve the server.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use guest_protocol::{Event, PORT_NAME, Phase};
+use nix::sys::resource::{Resource, setrlimit};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::agent::{self, Agent};
+use crate::console::{self, say};
+use crate::phase::PhaseCell;
+use crate::port::Port;
+use crate::reaper::Reaper;
+use crate::supervise::{self, Daemon};
+use crate::{channel, mounts, net};
+
+/// Where programs of the guest are found.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Kernel modules that Docker wants, one per line.
+const MODULES: &str = "/etc/modules-load.d/docker.conf";
+
+const MODULES_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Events that wait for the channel; more are lost, and the server asks for the status anyway.
+const MAX_EVENTS: usize = 64;
+
+/// IPv6 stays off until the host filters it as well.
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/disable_ipv6", "1"),
+    ("net/ipv6/conf/default/disable_ipv6", "1"),
+    // Enough for a machine full of containers that watch files.
+    ("fs/inotify/max_user_instances", "8192"),
+    ("fs/inotify/max_user_watches", "524288"),
+];
+
+/// Soft and hard limit of open files, for the agent, the daemons and through them for containers. The
+/// soft one is modest because some programs walk over all of it.
+const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
+
+const CONTAINERD: Daemon = Daemon {
+    name: "containerd",
+    arguments: &[],
+    oom_score_adj: -999,
+};
+
+/// Its socket stands in the image's `daemon.json`. It needs no file with its process id: there is one
+/// of it, and after a crash such a file could name a stranger and keep it from starting.
+const DOCKERD: Daemon = Daemon {
+    name: "dockerd",
+    arguments: &["--pidfile="],
+    oom_score_adj: -500,
+};
+
+/// Brings the guest up and runs until something fails that cannot be mended.
+///
+/// # Errors
+/// That something.
+pub(crate) fn run() -> anyhow::Result<Infallible> {
+    mounts::all()?;
+    console::attach();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    set_limits();
+    for (name, value) in SYSCTLS {
+        if let Err(error) = std::fs::write(Path::new("/proc/sys").join(name), value) {
+            say!("sysctl {name}: {error}");
+        }
+    }
+    // Two threads: one can encrypt while the other decrypts. They sleep when nothing happens.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(512 * 1024)
+        .enable_all()
+        .build()?
+        .block_on(serve())
+}
+
+async fn serve() -> anyhow::Result<Infallible> {
+    let phase = Arc::new(PhaseCell::new());
+    let restarts = Arc::new(AtomicU32::new(0));
+    let (events, outbox) = mpsc::channel(MAX_EVENTS);
+    let reaper = Reaper::start().context("cannot wait for children")?;
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .context("cannot read the boot id")?;
+    let agent = Agent::new(
+        Arc::clone(&phase),
+        boot_id.trim_end().to_owned(),
+        Arc::clone(&restarts),
+    );
+
+    let mut parts = JoinSet::new();
+    parts.spawn(talk(agent, outbox));
+    prepare_for_docker(&reaper).await?;
+    for daemon in [CONTAINERD, DOCKERD] {
+        let (events, restarts) = (events.clone(), Arc::clone(&restarts));
+        let name = daemon.name;
+        parts.spawn(supervise::keep_running(
+            daemon,
+            reaper.clone(),
+            move |status| {
+                if name == DOCKERD.name {
+                    restarts.fetch_add(1, Ordering::Relaxed);
+                }
+                tell(
+                    &events,
+                    Event::DaemonExited {
+                        daemon: name.to_owned(),
+                        status,
+                    },
+                );
+            },
+        ));
+    }
+    tokio::spawn(async move {
+        agent::docker_ready().await;
+        if phase.advance(Phase::Ready) {
+            say!("docker answers");
+            tell(&events, Event::Phase(Phase::Ready));
+        }
+    });
+    // None of them ends but by failing.
+    match parts.join_next().await {
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(error)) => bail!("a part of the agent ended: {error}"),
+        None => bail!("the agent has no parts"),
+        Some(Ok(Ok(never))) => match never {},
+    }
+}
+
+async fn talk(mut agent: Agent, mut outbox: mpsc::Receiver<Event>) -> anyhow::Result<Infallible> {
+    let mut port = Port::open(PORT_NAME)
+        .await
+        .context("cannot reach the server")?;
+    channel::serve(&mut port, &mut agent, &mut outbox)
+        .await
+        .context("the channel to the server broke")
+}
+
+fn tell(events: &mpsc::Sender<Event>, event: Event) {
+    if events.try_send(event).is_err() {
+        say!("an event was lost: the server does not read");
+    }
+}
+
+async fn prepare_for_docker(reaper: &Reaper) -> anyhow::Result<()> {
+    net::loopback_up().await?;
+    let list =
+        std::fs::read_to_string(MODULES).with_context(|| format!("cannot read {MODULES}"))?;
+    let child = reaper
+        .spawn(
+            Command::new("modprobe")
+                .arg("-a")
+                .args(module_names(&list))
+                .env("PATH", PATH)
+                .stdin(Stdio::null()),
+        )
+        .context("cannot run modprobe")?;
+    match tokio::time::timeout(MODULES_PATIENCE, child.exit()).await {
+        Ok(Some(exit)) if exit == crate::reaper::Exit::Code(0) => {}
+        // modprobe said which one; Docker may do without it.
+        Ok(exit) => say!(
+            "modprobe: {}",
+            exit.map_or_else(|| "lost".into(), |exit| exit.to_string())
+        ),
+        Err(_) => say!("modprobe takes too long; going on"),
+    }
+    Ok(())
+}
+
+/// The format of `modules-load.d(5)`.
+fn module_names(list: &str) -> impl Iterator<Item = &str> {
+    list.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with(['#', ';']))
+}
+
+fn set_limits() {
+    let unlimited = nix::libc::RLIM_INFINITY;
+    let limits = [
+        (Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1),
+        (Resource::RLIMIT_NPROC, unlimited, unlimited),
+        (Resource::RLIMIT_CORE, 0, unlimited),
+        (Resource::RLIMIT_MEMLOCK, unlimited, unlimited),
+    ];
+    for (resource, soft, hard) in limits {
+        if let Err(error) = setrlimit(resource, soft, hard) {
+            say!("{resource:?}: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_no_modules() {
+        let list = "# for Docker\noverlay\n\n  veth \n; old style\nnf_tables\n";
+        assert_eq!(
+            module_names(list).collect::<Vec<_>>(),
+            ["overlay", "veth", "nf_tables"]
+        );
+    }
+}

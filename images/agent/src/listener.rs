@@ -1,0 +1,116 @@
+//! The TLS port. Whoever comes without the right certificate costs a handshake and no more.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::console::say;
+use crate::proxy;
+
+/// Handshakes under way at a time; more wait in the kernel's queue.
+const MAX_HANDSHAKES: usize = 128;
+
+/// Clients at a time; more are hung up on.
+const MAX_CONNECTIONS: u32 = 1024;
+
+/// Time for a handshake. Whoever is slower wants to hold a place, not to talk.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pause after a connection that could not be accepted (no file descriptor left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The listener, as seen by whoever wants to know how many clients it has.
+#[derive(Clone, Default)]
+pub(crate) struct Clients(Arc<AtomicU32>);
+
+impl Clients {
+    /// TLS connections that are open now.
+    pub(crate) fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more until the guard is dropped, unless there are too many.
+    fn enter(&self) -> Option<Place> {
+        let more = |count| (count < MAX_CONNECTIONS).then_some(count + 1);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Place(Arc::clone(&self.0)))
+    }
+}
+
+struct Place(Arc<AtomicU32>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Listens on `port` of `address`, and brings each client that proves itself to the Unix socket
+/// `docker`. Returns the port once it listens; serves in the background from then on.
+///
+/// # Errors
+/// The port is taken.
+pub(crate) async fn start(
+    (address, port): (Ipv4Addr, u16),
+    config: ServerConfig,
+    docker: Arc<Path>,
+    clients: Clients,
+) -> io::Result<u16> {
+    let listener = TcpListener::bind((address, port)).await?;
+    let port = listener.local_addr()?.port();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    tokio::spawn(async move {
+        loop {
+            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((tcp, _)) => {
+                    let (acceptor, docker) = (acceptor.clone(), Arc::clone(&docker));
+                    tokio::spawn(serve(tcp, acceptor, docker, clients.clone(), permit));
+                }
+                Err(error) => {
+                    say!("cannot accept a connection: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    });
+    Ok(port)
+}
+
+/// One client from the first byte to the last. Its troubles are its own: nothing is logged, because
+/// anybody who reaches the port could fill the slow console.
+async fn serve(
+    tcp: TcpStream,
+    acceptor: TlsAcceptor,
+    docker: Arc<Path>,
+    clients: Clients,
+    handshake: OwnedSemaphorePermit,
+) {
+    let _ = tcp.set_nodelay(true);
+    let Ok(Ok(tls)) = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp)).await else {
+        return;
+    };
+    drop(handshake);
+    let Some(_place) = clients.enter() else {
+        return;
+    };
+    // While the daemon is being started again nobody answers; the client sees the connection close.
+    let Ok(docker) = UnixStream::connect(docker).await else {
+        return;
+    };
+    let _ = proxy::relay(tls, docker).await;
+}
