@@ -303,6 +303,7 @@ fn settings(
             let offer = Offer {
                 image_digest: image.digest.clone(),
                 image: image.files.clone(),
+                image_seen: image.seen.clone(),
                 vcpus: size.vcpus,
                 memory_mib: size.memory_mib,
             };

@@ -39,8 +39,26 @@ fn main() -> ExitCode {
     }
 }
 
+/// What libvirt, which runs inside this process, need not tell: that our machines use features that it
+/// does not support officially. They do, on purpose, each of them several times.
+const LIBVIRT_LOG_FILTERS: &str = "4:qemu.qemu_domain 4:security.security_manager";
+
+/// Lets the process open as many files as the system allows it: each relayed connection takes two, and
+/// the usual soft limit of 1024 is a relic of `select`.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+}
+
 fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     remote_dockerd::telemetry::init(&config.log)?;
+    // SAFETY: there is no other thread yet that could read the environment at the same time.
+    unsafe { std::env::set_var("LIBVIRT_LOG_FILTERS", LIBVIRT_LOG_FILTERS) };
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -4,6 +4,7 @@
 //! writes to an image.
 
 mod manifest;
+mod seen;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::hypervisor::ImageFiles;
 use manifest::Manifest;
+
+pub use seen::Seen;
 
 /// A guest image that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Image {
     pub digest: String,
     /// Its files.
     pub files: ImageFiles,
+    /// The very files that were checked.
+    pub seen: Seen,
 }
 
 /// An image cannot be used.
@@ -92,6 +97,16 @@ pub enum ImageError {
         /// What it should be.
         expected: String,
     },
+    /// A file was put in the place of the one that was checked.
+    #[error(
+        "{path} was replaced after this server had checked it: start the server again, so that it \
+         uses the new image",
+        path = path.display()
+    )]
+    Replaced {
+        /// Which.
+        path: PathBuf,
+    },
     /// Two images offer one engine.
     #[error("both {first} and {second} offer engine {engine}: remove one", first = first.display(), second = second.display())]
     Twice {
@@ -151,24 +166,30 @@ pub fn load_all(folder: &Path) -> Result<Vec<Image>, ImageError> {
 fn load(folder: &Path) -> Result<Image, ImageError> {
     let path = folder.join("manifest.json");
     let manifest = Manifest::read(&path)?;
-    let check = |name: &'static str| {
+    let files = ImageFiles {
+        disk: folder.join("disk.qcow2"),
+        kernel: folder.join("vmlinuz"),
+        initrd: folder.join("initrd.img"),
+    };
+    // Before the check, so that a file that is replaced during it is noticed at the first use.
+    let seen = Seen::of(&files)?;
+    for (name, file) in [
+        ("disk.qcow2", &files.disk),
+        ("vmlinuz", &files.kernel),
+        ("initrd.img", &files.initrd),
+    ] {
         let expected = manifest.files.get(name).ok_or(ImageError::Incomplete {
             path: path.clone(),
             file: name,
         })?;
-        let file = folder.join(name);
-        check_file(&file, expected)?;
-        Ok(file)
-    };
+        check_file(file, expected)?;
+    }
     Ok(Image {
-        files: ImageFiles {
-            disk: check("disk.qcow2")?,
-            kernel: check("vmlinuz")?,
-            initrd: check("initrd.img")?,
-        },
         engine: manifest.engine,
         engine_version: manifest.engine_version,
         digest: manifest.recipe_digest,
+        files,
+        seen,
     })
 }
 

@@ -89,3 +89,23 @@ fn one_engine_twice_is_refused() {
     let error = load_all(folder.path()).unwrap_err();
     assert!(matches!(error, ImageError::Twice { .. }), "{error:?}");
 }
+
+#[test]
+fn a_file_that_takes_the_place_of_a_checked_one_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("trixie");
+    write_image(&image, "26");
+    let seen = load_all(folder.path()).unwrap().remove(0).seen;
+    seen.check().unwrap();
+    // The same content under the same name, as a rebuild puts it there.
+    fs::rename(&image, folder.path().join("trixie.old")).unwrap();
+    write_image(&image, "26");
+    let error = seen.check().unwrap_err();
+    assert!(matches!(&error, ImageError::Replaced { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("start the server again"),
+        "{error}"
+    );
+    fs::remove_dir_all(&image).unwrap();
+    assert!(matches!(seen.check(), Err(ImageError::Unreadable { .. })));
+}

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::hypervisor::ImageFiles;
+use crate::image::Seen;
 use crate::lease::{Policy, PoolKey};
 use crate::pki::SanName;
 
@@ -37,6 +38,8 @@ pub struct Offer {
     pub image_digest: String,
     /// Files of the image.
     pub image: ImageFiles,
+    /// The very files that were checked.
+    pub image_seen: Seen,
     /// Number of virtual processors.
     pub vcpus: u32,
     /// Memory in MiB.

@@ -77,6 +77,8 @@ pub(super) enum JobError {
     #[error("the guest's certificate could not be made")]
     Pki(#[from] PkiError),
     #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
+    #[error(transparent)]
     Template(#[from] crate::hypervisor::template::TemplateError),
     #[error("the database failed")]
     Store(#[from] StoreError),

@@ -43,11 +43,15 @@ async fn run(
     };
     let vm = context.advance(&vm, VmPhase::Starting).await?;
     failpoint::hit("vm-starting");
-    let report = match context.hypervisor.start(&spec).await {
+    let started = async {
+        offer.image_seen.check()?;
+        Ok::<_, JobError>(context.hypervisor.start(&spec).await?)
+    };
+    let report = match started.await {
         Ok(report) => report,
         Err(error) => {
             context.give_up(&vm, DestroyReason::StartFailed).await;
-            return Err(error.into());
+            return Err(error);
         }
     };
     failpoint::hit("vm-started");

@@ -18,6 +18,7 @@ pub(in super::super) async fn build_template(
     offer: Offer,
 ) -> Outcome {
     let result = async {
+        offer.image_seen.check()?;
         let generation_id = u128::from_ne_bytes(random_bytes()?);
         let template_key = template_key(&context, &offer);
         let image = offer.image;

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::hypervisor::sim::SimHypervisor;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, ImageFiles};
+use crate::image::Seen;
 use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, Policy, PoolKey};
 use crate::network::DirectDialer;
 use crate::pki::SanName;
@@ -75,13 +76,18 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
         let clock = ManualClock(Arc::new(Mutex::new(start)));
+        let image = ImageFiles {
+            disk: folder.path().join("disk"),
+            kernel: folder.path().join("kernel"),
+            initrd: folder.path().join("initrd"),
+        };
+        for path in [&image.disk, &image.kernel, &image.initrd] {
+            std::fs::write(path, b"simulated").unwrap();
+        }
         let offer = Offer {
             image_digest: "i".into(),
-            image: ImageFiles {
-                disk: "/d".into(),
-                kernel: "/k".into(),
-                initrd: "/i".into(),
-            },
+            image_seen: Seen::of(&image).unwrap(),
+            image,
             vcpus: 2,
             memory_mib: 1024,
         };
@@ -141,6 +147,13 @@ impl Bench {
         let status = reconciler.status();
         let task = tokio::spawn(reconciler.run(stop.clone()));
         self.server = Some(Server { task, stop, status });
+    }
+
+    /// Puts another disk in the place of the image's.
+    pub(super) fn replace_image(&self) {
+        let disk = self.folder.path().join("disk");
+        std::fs::write(disk.with_extension("new"), b"simulated").unwrap();
+        std::fs::rename(disk.with_extension("new"), disk).unwrap();
     }
 
     /// Ends the server as a crash does: whatever was under way stops where it is.

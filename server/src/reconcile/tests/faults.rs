@@ -209,3 +209,19 @@ async fn a_slow_guest_is_waited_for() {
     bench.active(lease).await;
     assert_eq!(kinds(&bench), ["clone"]);
 }
+
+#[tokio::test]
+async fn a_machine_is_not_made_from_an_image_that_was_replaced() {
+    let mut bench = with_template().await;
+    bench.replace_image();
+    bench.ask().await;
+    bench
+        .eventually("the status says so", |bench| {
+            bench
+                .status()
+                .last_failure
+                .is_some_and(|text| text.contains("was replaced"))
+        })
+        .await;
+    assert_eq!(kinds(&bench), Vec::<&str>::new());
+}
