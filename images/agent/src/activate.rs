@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use guest_protocol::{Activated, Activation};
 
+use crate::identity::{SSH_KEY, SSH_PUBLIC_KEY};
 use crate::keys::TlsIdentity;
 use crate::kmsg::Mark;
-use crate::{clock, connections, entropy, identity, keys, net};
+use crate::net::{self, Card};
+use crate::{clock, connections, docker, entropy, identity, keys};
 
 /// How long the kernel may take to notice the new VM generation id.
 const RESEED_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether the daemon answers is for others to find out.
+const WARM_UP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Does all of `order`, whose frame was read at `read_at`. `quiesced` is the place in the kernel's log
 /// that the template left behind, if there was one.
@@ -22,6 +27,7 @@ const RESEED_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) async fn activate(
     order: &Activation,
     read_at: Instant,
+    card: Card,
     quiesced: Option<Mark>,
 ) -> anyhow::Result<(Activated, TlsIdentity)> {
     identity::check(order)?;
@@ -30,17 +36,21 @@ pub(crate) async fn activate(
         bail!("the host's time is missing");
     }
 
+    // Counted before anything of this activation could be among them.
+    let open_connections = connections::open()?;
     entropy::mix(&entropy)?;
     let since_read = u64::try_from(read_at.elapsed().as_nanos())?;
     clock::set_unix_time_ns(order.unix_time_ns.saturating_add(since_read))
         .context("cannot set the clock")?;
-    identity::apply(order)?;
-    let (address, (rng_reseeded, tls, ssh_host_key)) = tokio::try_join!(
-        net::configure(order.address, order.gateway),
+    // Beside all that follows, whose end does not wait for it: a machine has two processors or more.
+    tokio::spawn(docker::warm_up(WARM_UP_PATIENCE));
+    let (address, names, (rng_reseeded, tls, ssh_host_key)) = tokio::try_join!(
+        net::configure(card, order.address, order.gateway),
+        names(order),
         secrets(order, quiesced)
     )?;
 
-    let (hostname, machine_id) = identity::current()?;
+    let (hostname, machine_id) = names;
     let activated = Activated {
         csr_pem: tls.csr_pem.clone(),
         ssh_host_key,
@@ -48,10 +58,20 @@ pub(crate) async fn activate(
         machine_id,
         address,
         rng_reseeded,
-        open_connections: connections::open()?,
+        open_connections,
         unix_time_ns: clock::unix_time_ns()?,
     };
     Ok((activated, tls))
+}
+
+/// Sets the names, and tells what they are then.
+async fn names(order: &Activation) -> anyhow::Result<(String, String)> {
+    let order = order.clone();
+    beside(move || {
+        identity::apply(&order)?;
+        identity::current()
+    })
+    .await
 }
 
 /// Waits for the reseed if there is one to come, and only then makes the keys.
@@ -71,10 +91,23 @@ async fn secrets(
             .context("cannot read the kernel's log")?,
         None => false,
     };
-    let hostname = order.hostname.clone();
-    tokio::task::spawn_blocking(move || {
-        let tls = keys::tls_identity(&hostname)?;
-        Ok((reseeded, tls, keys::ssh_host_key(&hostname)?))
-    })
-    .await?
+    let (for_tls, for_ssh) = (order.hostname.clone(), order.hostname.clone());
+    let (tls, ssh_public_key) = tokio::try_join!(
+        beside(move || keys::tls_identity(&for_tls)),
+        beside(move || {
+            let key = keys::ssh_host_key(&for_ssh)?;
+            SSH_KEY.write(&key.private)?;
+            SSH_PUBLIC_KEY.write(&format!("{}\n", key.public))?;
+            Ok(key.public)
+        })
+    )?;
+    Ok((reseeded, tls, ssh_public_key))
+}
+
+/// Does some milliseconds of work beside the caller's, on the runtime's own threads: a blocking one
+/// would have to be made first, which takes as long.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::spawn(async move { work() }).await?
 }

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -16,6 +16,7 @@ use crate::console::say;
 use crate::keys::TlsIdentity;
 use crate::kmsg::Mark;
 use crate::listener::{self, Clients};
+use crate::net::Card;
 use crate::phase::{self, PhaseCell};
 use crate::{activate, docker, quiesce, tls};
 
@@ -25,32 +26,39 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest text of a fault, in bytes.
 const MAX_FAULT_BYTES: usize = 500;
 
-/// The state that calls build on.
+/// What the parts of the agent know of each other. Each field has one writer.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Written by [`Agent`]; the first step of it by whoever waits for the daemon.
+    pub(crate) phase: PhaseCell,
+    /// Written by the daemon's supervisor.
+    pub(crate) docker_restarts: AtomicU32,
+    /// Written once while the guest boots, before it is ready.
+    pub(crate) card: OnceLock<Card>,
+}
+
+/// The answers to the server's calls.
 pub(crate) struct Agent {
-    pub(crate) phase: Arc<PhaseCell>,
-    pub(crate) boot_id: String,
-    pub(crate) docker_restarts: Arc<AtomicU32>,
+    state: Arc<State>,
+    boot_id: String,
     clients: Clients,
     /// Where the kernel's log ended when the guest was made ready to be copied.
     quiesced: Option<Mark>,
     /// Made at the activation, used when the certificate comes.
     identity: Option<TlsIdentity>,
+    /// For the console, which is slow, once the server has its answer.
+    say_later: Option<String>,
 }
 
 impl Agent {
-    pub(crate) fn new(
-        phase: Arc<PhaseCell>,
-        boot_id: String,
-        docker_restarts: Arc<AtomicU32>,
-    ) -> Self {
-        let clients = Clients::default();
+    pub(crate) fn new(state: Arc<State>, boot_id: String) -> Self {
         Self {
-            phase,
+            state,
             boot_id,
-            docker_restarts,
-            clients,
+            clients: Clients::default(),
             quiesced: None,
             identity: None,
+            say_later: None,
         }
     }
 
@@ -58,13 +66,13 @@ impl Agent {
         match call {
             Call::Hello { .. } => Ok(Reply::Hello(Hello {
                 version: VERSION,
-                phase: self.phase.get(),
+                phase: self.state.phase.get(),
                 boot_id: self.boot_id.clone(),
             })),
             Call::Status => Ok(Reply::Status(Status {
-                phase: self.phase.get(),
+                phase: self.state.phase.get(),
                 docker_answers: docker::get(docker::PING, STATUS_PATIENCE).await.is_ok(),
-                docker_restarts: self.docker_restarts.load(Ordering::Relaxed),
+                docker_restarts: self.state.docker_restarts.load(Ordering::Relaxed),
                 connections: self.clients.count(),
             })),
             Call::Quiesce => {
@@ -89,15 +97,17 @@ impl Agent {
         order: &Activation,
         read_at: Instant,
     ) -> anyhow::Result<Activated> {
+        let card = *self
+            .state
+            .card
+            .get()
+            .context("the network card is not ready")?;
         let (activated, identity) =
-            activate::activate(order, read_at, self.quiesced.take()).await?;
+            activate::activate(order, read_at, card, self.quiesced.take()).await?;
         self.identity = Some(identity);
-        say!(
-            "{} at {} in {} ms",
-            activated.hostname,
-            activated.address,
-            read_at.elapsed().as_millis()
-        );
+        let (hostname, address) = (&activated.hostname, activated.address);
+        let took_ms = read_at.elapsed().as_millis();
+        self.say_later = Some(format!("{hostname} at {address} after {took_ms} ms"));
         Ok(activated)
     }
 
@@ -119,37 +129,32 @@ impl Agent {
 
 impl Service for Agent {
     async fn answer(&mut self, call: Call, read_at: Instant) -> Result<Reply, Fault> {
-        phase::admit(self.phase.get(), &call)?;
+        phase::admit(self.state.phase.get(), &call)?;
         let next = phase::target(&call);
         let reply = self
             .perform(call, read_at)
             .await
             .map_err(|error| failed(&error))?;
         if let Some(next) = next {
-            self.phase.advance(next);
+            self.state.phase.advance(next);
         }
         Ok(reply)
     }
 
-    fn answered(&mut self) {}
+    fn answered(&mut self) {
+        if let Some(text) = self.say_later.take() {
+            say!("{text}");
+        }
+    }
 }
 
 fn failed(error: &anyhow::Error) -> Fault {
     let mut message = format!("{error:#}");
-    let end = message.floor_char_boundary(MAX_FAULT_BYTES);
-    message.truncate(end);
+    while message.len() > MAX_FAULT_BYTES {
+        message.pop();
+    }
     Fault {
         code: FaultCode::Failed,
         message,
-    }
-}
-
-/// The daemon answers for the first time.
-pub(crate) async fn docker_ready() {
-    const POLL: Duration = Duration::from_millis(25);
-    const PATIENCE: Duration = Duration::from_secs(60);
-    // The socket is there before the daemon serves, and a connection to it then waits for that.
-    while docker::get(docker::PING, PATIENCE).await.is_err() {
-        tokio::time::sleep(POLL).await;
     }
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,13 +13,12 @@ use nix::sys::resource::{Resource, setrlimit};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::agent::{self, Agent};
+use crate::agent::{Agent, State};
 use crate::console::{self, say};
-use crate::phase::PhaseCell;
 use crate::port::Port;
-use crate::reaper::Reaper;
+use crate::reaper::{Exit, Reaper};
 use crate::supervise::{self, Daemon};
-use crate::{channel, mounts, net};
+use crate::{channel, docker, identity, mounts, net};
 
 /// Where programs of the guest are found.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,6 +67,7 @@ pub(crate) fn run() -> anyhow::Result<Infallible> {
     mounts::all()?;
     console::attach();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    identity::prepare()?;
     set_limits();
     for (name, value) in SYSCTLS {
         if let Err(error) = std::fs::write(Path::new("/proc/sys").join(name), value) {
@@ -84,30 +84,30 @@ pub(crate) fn run() -> anyhow::Result<Infallible> {
 }
 
 async fn serve() -> anyhow::Result<Infallible> {
-    let phase = Arc::new(PhaseCell::new());
-    let restarts = Arc::new(AtomicU32::new(0));
+    let state = Arc::new(State::default());
     let (events, outbox) = mpsc::channel(MAX_EVENTS);
     let reaper = Reaper::start().context("cannot wait for children")?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .context("cannot read the boot id")?;
-    let agent = Agent::new(
-        Arc::clone(&phase),
-        boot_id.trim_end().to_owned(),
-        Arc::clone(&restarts),
-    );
 
     let mut parts = JoinSet::new();
-    parts.spawn(talk(agent, outbox));
-    prepare_for_docker(&reaper).await?;
+    parts.spawn(talk(
+        Agent::new(Arc::clone(&state), boot_id.trim_end().to_owned()),
+        outbox,
+    ));
+    net::loopback_up().await?;
+    load_modules(&reaper).await?;
+    // Nobody else sets it.
+    let _ = state.card.set(net::card_up().await?);
     for daemon in [CONTAINERD, DOCKERD] {
-        let (events, restarts) = (events.clone(), Arc::clone(&restarts));
+        let (events, state) = (events.clone(), Arc::clone(&state));
         let name = daemon.name;
         parts.spawn(supervise::keep_running(
             daemon,
             reaper.clone(),
             move |status| {
                 if name == DOCKERD.name {
-                    restarts.fetch_add(1, Ordering::Relaxed);
+                    state.docker_restarts.fetch_add(1, Ordering::Relaxed);
                 }
                 tell(
                     &events,
@@ -120,8 +120,8 @@ async fn serve() -> anyhow::Result<Infallible> {
         ));
     }
     tokio::spawn(async move {
-        agent::docker_ready().await;
-        if phase.advance(Phase::Ready) {
+        docker::first_answer().await;
+        if state.phase.advance(Phase::Ready) {
             say!("docker answers");
             tell(&events, Event::Phase(Phase::Ready));
         }
@@ -150,8 +150,7 @@ fn tell(events: &mpsc::Sender<Event>, event: Event) {
     }
 }
 
-async fn prepare_for_docker(reaper: &Reaper) -> anyhow::Result<()> {
-    net::loopback_up().await?;
+async fn load_modules(reaper: &Reaper) -> anyhow::Result<()> {
     let list =
         std::fs::read_to_string(MODULES).with_context(|| format!("cannot read {MODULES}"))?;
     let child = reaper
@@ -164,7 +163,7 @@ async fn prepare_for_docker(reaper: &Reaper) -> anyhow::Result<()> {
         )
         .context("cannot run modprobe")?;
     match tokio::time::timeout(MODULES_PATIENCE, child.exit()).await {
-        Ok(Some(crate::reaper::Exit::Code(0))) => {}
+        Ok(Some(Exit::Code(0))) => {}
         // modprobe said which one; Docker may do without it.
         Ok(exit) => say!(
             "modprobe: {}",

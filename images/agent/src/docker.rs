@@ -12,8 +12,12 @@ pub(crate) const SOCKET: &str = "/run/docker.sock";
 /// Where the answer to `GET /_ping` is.
 pub(crate) const PING: &str = "/_ping";
 
-/// What a docker CLI asks first, and what it needs of the daemon for that.
-pub(crate) const HOT_PATHS: &[&str] = &[PING, "/version", "/info"];
+/// What a docker CLI asks first.
+const HOT_PATHS: &[&str] = &[PING, "/version"];
+
+/// For a daemon that starts: how long one connection may wait, and the pause between two.
+const FIRST_ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+const FIRST_ANSWER_POLL: Duration = Duration::from_millis(25);
 
 /// Longest answer that is read, in bytes; that of `/info` has a few kilobytes.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
@@ -39,6 +43,26 @@ pub(crate) async fn get(path: &str, patience: Duration) -> Result<(), DockerErro
         .map_err(|_| DockerError::Late(patience))?
         .map_err(DockerError::Unreachable)?;
     judge(&answer)
+}
+
+/// Waits until the daemon answers, however long that takes.
+pub(crate) async fn first_answer() {
+    // The socket is there before the daemon serves, and a connection to it then waits for that.
+    while get(PING, FIRST_ANSWER_PATIENCE).await.is_err() {
+        tokio::time::sleep(FIRST_ANSWER_POLL).await;
+    }
+}
+
+/// Has the daemon do what a first client will ask of it, so that what it needs is in memory, and under
+/// software emulation translated.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) async fn warm_up(patience: Duration) -> Result<(), DockerError> {
+    for path in HOT_PATHS {
+        get(path, patience).await?;
+    }
+    Ok(())
 }
 
 async fn exchange(path: &str) -> std::io::Result<Vec<u8>> {

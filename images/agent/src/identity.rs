@@ -1,13 +1,123 @@
 //! The names of the guest: host name, machine id, and who answers questions about names.
+//!
+//! The files that make a machine itself lie in memory, and links lead to them from where programs look.
+//! So a secret never reaches a disk, and a clone does not wait for one: a file system that had to find
+//! room for five small files took longer than the keys in them.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use guest_protocol::Activation;
 
-const MACHINE_ID: &str = "/etc/machine-id";
+/// Where the files are; `/run` is in memory.
+const FOLDER: &str = "/run/identity";
+
+/// A file of the identity: where programs look for it, and who may read it.
+pub(crate) struct IdentityFile {
+    path: &'static str,
+    mode: u32,
+}
+
+const HOSTNAME: IdentityFile = IdentityFile {
+    path: "/etc/hostname",
+    mode: 0o644,
+};
+const HOSTS: IdentityFile = IdentityFile {
+    path: "/etc/hosts",
+    mode: 0o644,
+};
+const MACHINE_ID: IdentityFile = IdentityFile {
+    path: "/etc/machine-id",
+    mode: 0o444,
+};
+const RESOLV_CONF: IdentityFile = IdentityFile {
+    path: "/etc/resolv.conf",
+    mode: 0o644,
+};
+/// sshd's private key, in OpenSSH's format.
+pub(crate) const SSH_KEY: IdentityFile = IdentityFile {
+    path: "/etc/ssh/ssh_host_ed25519_key",
+    mode: 0o600,
+};
+/// sshd's public key, in OpenSSH's format.
+pub(crate) const SSH_PUBLIC_KEY: IdentityFile = IdentityFile {
+    path: "/etc/ssh/ssh_host_ed25519_key.pub",
+    mode: 0o644,
+};
+
+impl IdentityFile {
+    /// Writes the file anew.
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub(crate) fn write(&self, text: &str) -> anyhow::Result<()> {
+        self.write_in(Path::new(FOLDER), text)
+    }
+
+    fn write_in(&self, folder: &Path, text: &str) -> anyhow::Result<()> {
+        let path = folder.join(self.name());
+        let write = || -> io::Result<()> {
+            ignore_missing(fs::remove_file(&path))?;
+            // Made with its mode, so that it never was readable to more.
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(self.mode)
+                .open(&path)?
+                .write_all(text.as_bytes())
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Makes the link that programs follow.
+    fn link(&self) -> anyhow::Result<()> {
+        let path = Path::new(self.path);
+        let link = || -> io::Result<()> {
+            fs::create_dir_all(path.parent().unwrap_or(path))?;
+            ignore_missing(fs::remove_file(path))?;
+            symlink(Path::new(FOLDER).join(self.name()), path)
+        };
+        link().with_context(|| format!("cannot link {}", self.path))
+    }
+
+    fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(self.path)
+    }
+}
+
+fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes the links, and what a guest without an identity needs to work. Once, at boot.
+///
+/// # Errors
+/// The first that could not be made.
+pub(crate) fn prepare() -> anyhow::Result<()> {
+    fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
+    for file in [
+        &HOSTNAME,
+        &HOSTS,
+        &MACHINE_ID,
+        &RESOLV_CONF,
+        &SSH_KEY,
+        &SSH_PUBLIC_KEY,
+    ] {
+        file.link()?;
+    }
+    HOSTS.write(&hosts(None))?;
+    RESOLV_CONF.write(&resolv_conf(&[]))?;
+    HOSTNAME.write("localhost\n")?;
+    MACHINE_ID.write("")
+}
 
 /// Whether the names in a request are names.
 ///
@@ -37,10 +147,10 @@ pub(crate) fn check(order: &Activation) -> anyhow::Result<()> {
 /// The first that could not be given.
 pub(crate) fn apply(order: &Activation) -> anyhow::Result<()> {
     nix::unistd::sethostname(&order.hostname).context("cannot set the host name")?;
-    write("/etc/hostname", &format!("{}\n", order.hostname))?;
-    write("/etc/hosts", &hosts(&order.hostname, order.address))?;
-    write(MACHINE_ID, &format!("{}\n", order.machine_id))?;
-    write("/etc/resolv.conf", &resolv_conf(&order.nameservers))
+    HOSTNAME.write(&format!("{}\n", order.hostname))?;
+    HOSTS.write(&hosts(Some((&order.hostname, order.address))))?;
+    MACHINE_ID.write(&format!("{}\n", order.machine_id))?;
+    RESOLV_CONF.write(&resolv_conf(&order.nameservers))
 }
 
 /// The host name and the machine id as they are now.
@@ -49,29 +159,28 @@ pub(crate) fn apply(order: &Activation) -> anyhow::Result<()> {
 /// They cannot be read.
 pub(crate) fn current() -> anyhow::Result<(String, String)> {
     let hostname = nix::unistd::gethostname().context("cannot read the host name")?;
-    let machine_id =
-        fs::read_to_string(MACHINE_ID).with_context(|| format!("cannot read {MACHINE_ID}"))?;
+    let machine_id = fs::read_to_string(MACHINE_ID.path)
+        .with_context(|| format!("cannot read {}", MACHINE_ID.path))?;
     Ok((
         hostname.to_string_lossy().into_owned(),
         machine_id.trim_end().to_owned(),
     ))
 }
 
-fn write(path: &str, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {path}"))
-}
-
 /// No IPv6 names: the guest has none of it.
-fn hosts(hostname: &str, address: Ipv4Addr) -> String {
-    format!("127.0.0.1\tlocalhost\n{address}\t{hostname}\n")
+fn hosts(own: Option<(&str, Ipv4Addr)>) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n".to_owned();
+    if let Some((hostname, address)) = own {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{address}\t{hostname}");
+    }
+    text
 }
 
-/// The resolver's configuration. Without servers, a question fails at once instead of being asked
-/// of the guest itself, which the C library does when the file is empty.
+/// The resolver's configuration.
 fn resolv_conf(nameservers: &[Ipv4Addr]) -> String {
     let mut text = String::new();
     for server in nameservers {
-        // Writing to a string cannot fail.
         let _ = writeln!(text, "nameserver {server}");
     }
     text.push_str("options timeout:2 attempts:2\n");
@@ -80,6 +189,8 @@ fn resolv_conf(nameservers: &[Ipv4Addr]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn order(hostname: &str, machine_id: &str) -> Activation {
@@ -125,11 +236,28 @@ mod tests {
     #[test]
     fn files_say_what_was_asked_for() {
         let (one, two) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-        assert_eq!(hosts("vm-1", one), "127.0.0.1\tlocalhost\n10.0.0.1\tvm-1\n");
+        assert_eq!(
+            hosts(Some(("vm-1", one))),
+            "127.0.0.1\tlocalhost\n10.0.0.1\tvm-1\n"
+        );
         assert_eq!(
             resolv_conf(&[one, two]),
             "nameserver 10.0.0.1\nnameserver 10.0.0.2\noptions timeout:2 attempts:2\n"
         );
         assert!(!resolv_conf(&[]).contains("nameserver"));
+    }
+
+    #[test]
+    fn a_secret_is_for_root_alone_whatever_lay_there_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ssh_host_ed25519_key");
+        fs::write(&path, "for all to read").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        SSH_KEY.write_in(folder.path(), "secret").unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "secret");
     }
 }

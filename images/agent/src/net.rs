@@ -13,6 +13,10 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder, new_connection};
 const LOOPBACK: u32 = 1;
 const HOST_PREFIX: u8 = 32;
 
+/// The network card, as the kernel numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Card(u32);
+
 /// Makes 127.0.0.1 work.
 ///
 /// # Errors
@@ -21,12 +25,31 @@ pub(crate) async fn loopback_up() -> anyhow::Result<()> {
     with_netlink(async |netlink| up(&netlink, LOOPBACK).await.context("cannot bring lo up")).await
 }
 
-/// Gives the network card its address and routes, and tells which address it has then.
+/// Finds the network card and switches it on. It has no address yet, so nothing comes or goes; but
+/// much happens in a kernel that switches a card on, and this way it does not happen in each clone.
+///
+/// # Errors
+/// There is not exactly one, or the kernel's.
+pub(crate) async fn card_up() -> anyhow::Result<Card> {
+    let card = card(Path::new("/sys/class/net"))?;
+    with_netlink(async |netlink| {
+        up(&netlink, card.0)
+            .await
+            .context("cannot switch the network card on")
+    })
+    .await?;
+    Ok(card)
+}
+
+/// Gives the network card, which is on, its address and routes, and tells which address it has then.
 ///
 /// # Errors
 /// The first step that failed.
-pub(crate) async fn configure(address: Ipv4Addr, gateway: Ipv4Addr) -> anyhow::Result<Ipv4Addr> {
-    let index = card(Path::new("/sys/class/net"))?;
+pub(crate) async fn configure(
+    Card(index): Card,
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+) -> anyhow::Result<Ipv4Addr> {
     with_netlink(async |netlink| {
         netlink
             .address()
@@ -35,9 +58,6 @@ pub(crate) async fn configure(address: Ipv4Addr, gateway: Ipv4Addr) -> anyhow::R
             .execute()
             .await
             .with_context(|| format!("cannot set the address {address}"))?;
-        up(&netlink, index)
-            .await
-            .context("cannot bring the network card up")?;
         for (route, what) in routes(index, gateway) {
             netlink
                 .route()
@@ -103,8 +123,8 @@ async fn with_netlink<T>(work: impl AsyncFnOnce(Handle) -> anyhow::Result<T>) ->
     outcome
 }
 
-/// Index of the one network card. Docker's bridges and containers' links are no devices.
-fn card(interfaces: &Path) -> anyhow::Result<u32> {
+/// The one network card. Docker's bridges and containers' links are no devices.
+fn card(interfaces: &Path) -> anyhow::Result<Card> {
     let mut cards = Vec::new();
     for entry in std::fs::read_dir(interfaces).context("cannot list network interfaces")? {
         let path = entry?.path();
@@ -122,6 +142,7 @@ fn card(interfaces: &Path) -> anyhow::Result<u32> {
     let text = std::fs::read_to_string(&index).with_context(|| format!("cannot read {index:?}"))?;
     text.trim()
         .parse()
+        .map(Card)
         .with_context(|| format!("{index:?} is no number"))
 }
 
@@ -148,7 +169,7 @@ mod tests {
         make("docker0", 3, false);
         assert!(card(folder.path()).is_err());
         make("eth0", 2, true);
-        assert_eq!(card(folder.path()).unwrap(), 2);
+        assert_eq!(card(folder.path()).unwrap(), Card(2));
         make("eth1", 4, true);
         assert!(card(folder.path()).is_err());
     }

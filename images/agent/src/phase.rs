@@ -14,11 +14,13 @@ use guest_protocol::{Call, Fault, FaultCode, Phase};
 /// The phase, written by the channel's service and, once, by the watch over the daemon.
 pub(crate) struct PhaseCell(Mutex<Phase>);
 
-impl PhaseCell {
-    pub(crate) fn new() -> Self {
+impl Default for PhaseCell {
+    fn default() -> Self {
         Self(Mutex::new(Phase::Booting))
     }
+}
 
+impl PhaseCell {
     pub(crate) fn get(&self) -> Phase {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,7 +133,7 @@ mod tests {
         /// However calls come and daemons become ready, the phase never goes back.
         #[test]
         fn only_forward(steps in prop::collection::vec(0usize..5, 0..20)) {
-            let cell = PhaseCell::new();
+            let cell = PhaseCell::default();
             let mut rank = 0;
             for step in steps {
                 let (before, next) = (cell.get(), PHASES[step]);

@@ -1,11 +1,19 @@
-//! Making the guest fit to be copied: little memory in use, nothing under way, and what a clone needs
-//! first at hand.
+//! Making the guest fit to be copied: nothing under way, and what a clone needs first in memory.
+//!
+//! The page cache stays. A clone reads it out of the memory that it shares with its siblings, where
+//! it would have to read a disk; and to drop it makes the template's memory file no smaller, because
+//! pages that were used once stay in it. Measured with 2 processors under software emulation, dropping
+//! cost 3 MiB more of a clone's own memory and 20 ms more to the first answer.
 
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use tokio::time::{Instant, sleep};
 
+use crate::console::say;
 use crate::kmsg::Mark;
 use crate::{connections, docker};
 
@@ -13,31 +21,38 @@ use crate::{connections, docker};
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(5);
 
+/// What runs when the first container starts and did not run before.
+const FIRST_CONTAINER: &[&str] = &[
+    "/usr/bin/containerd-shim-runc-v2",
+    "/usr/bin/runc",
+    "/usr/bin/docker-init",
+    "/usr/bin/docker-proxy",
+    "/usr/sbin/iptables",
+];
+
 /// Prepares. The mark is the place in the kernel's log after which a clone's own lines come.
 ///
 /// # Errors
 /// The daemon does not answer, or somebody is connected to it.
 pub(crate) async fn quiesce() -> anyhow::Result<Mark> {
-    drop_caches().await?;
-    // What a client asks first is read again from disk and made resident, once here instead of in
-    // every clone.
-    for path in docker::HOT_PATHS {
-        docker::get(path, PATIENCE)
-            .await
-            .with_context(|| format!("warming up {path}"))?;
-    }
-    nix::unistd::sync();
+    tokio::task::spawn_blocking(read_ahead).await??;
+    docker::warm_up(PATIENCE).await?;
     no_connections().await?;
+    nix::unistd::sync();
     Mark::now().context("cannot read the kernel's log")
 }
 
-async fn drop_caches() -> anyhow::Result<()> {
-    tokio::task::spawn_blocking(|| {
-        // Only clean pages can be dropped.
-        nix::unistd::sync();
-        std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop caches")
-    })
-    .await?
+/// Brings into memory what a clone runs next: the agent's own code, most of which waits for an
+/// activation, and the programs that start a container.
+fn read_ahead() -> anyhow::Result<()> {
+    mlockall(MlockAllFlags::MCL_CURRENT).context("cannot keep the agent in memory")?;
+    for path in FIRST_CONTAINER {
+        let read = File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+        if let Err(error) = read {
+            say!("{path} is not read ahead: {error}");
+        }
+    }
+    Ok(())
 }
 
 async fn no_connections() -> anyhow::Result<()> {
