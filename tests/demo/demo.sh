@@ -133,7 +133,7 @@ images_dir = "$images"
 listen = "127.0.0.1:$api_port"
 
 [relay]
-ports = [$relay_port, $((relay_port + 7))]
+ports = "$relay_port-$((relay_port + 7))"
 
 [network]
 uplink = "none"
