@@ -64,9 +64,12 @@ cache:
 	    tests/as-root.sh 'making the cache folder $(REMOTE_DOCKER_CACHE)' \
 	        install -d -m 0755 -o "$$(id -u)" -g "$$(id -g)" '$(REMOTE_DOCKER_CACHE)' '$(IMAGES)'
 
+where: # prints the folder of the programs, for scripts
+	@echo '$(BIN)'
+
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo test build agent image lint docs bench packages clean cache help
+.PHONY: demo test build agent image lint docs bench packages clean cache where help
