@@ -49,8 +49,12 @@ const WHOLE: &str = "POST to docker version";
 fn main() {
     let arguments = Arguments::parse();
     let own = std::env::current_exe().expect("this program's path");
-    let bin = arguments.bin.unwrap_or_else(|| own.parent().expect("its folder").to_owned());
-    let json = arguments.json.unwrap_or_else(|| bin.join("cold-lease.json"));
+    let bin = arguments
+        .bin
+        .unwrap_or_else(|| own.parent().expect("its folder").to_owned());
+    let json = arguments
+        .json
+        .unwrap_or_else(|| bin.join("cold-lease.json"));
     let setting = Setting {
         bin,
         images: arguments.images,
@@ -89,7 +93,9 @@ fn measure(server: &TestServer) -> Sample {
     let mut sample = Sample::default();
     for timing in &machine.lease.timings {
         let name = format!("server: {}", timing.step);
-        sample.steps.push((name, f64::from(u32::try_from(timing.duration_ms).unwrap())));
+        sample
+            .steps
+            .push((name, f64::from(u32::try_from(timing.duration_ms).unwrap())));
     }
     let parts = [
         ("client: POST answered", answered),
@@ -135,7 +141,10 @@ fn report(samples: &[Sample]) {
 /// Of sorted values, between the two that are nearest to it.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
-    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    let (below, above) = (
+        sorted[place.floor() as usize],
+        sorted[place.ceil() as usize],
+    );
     below + (above - below) * place.fract()
 }
 
@@ -152,7 +161,11 @@ fn describe(server: &TestServer) -> String {
     let load = load.split(' ').next().unwrap_or_default();
     let qemu = succeed(bounded(Duration::from_secs(10), "qemu-system-x86_64").arg("--version"));
     let qemu = qemu.lines().next().unwrap_or_default();
-    let accelerator = if server.log().contains("kvm") { "kvm" } else { "tcg" };
+    let accelerator = if server.log().contains("kvm") {
+        "kvm"
+    } else {
+        "tcg"
+    };
     format!(
         "{processors} x {model}, Linux {kernel}, {qemu}, {accelerator}, load {load} at the start"
     )

@@ -173,7 +173,7 @@ wait_ready() {
             return
         fi
         if [ $((SECONDS - told)) -ge 5 ]; then
-            detail=$(sed -n 's/.*"detail": *"\([^"]*\)".*/\1/p' <<<"$http_body")
+            detail=$(grep -o '"reason":"[^"]*"' <<<"$http_body" | sed 's/^"reason":"//;s/"$//' | paste -sd ';' | sed 's/;/; /g') || true
             say "waiting for the server ($((SECONDS - started)) s): ${detail:-it does not listen yet}"
             told=$SECONDS
         fi

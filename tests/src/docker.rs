@@ -110,13 +110,7 @@ impl Docker {
             let tree = self.config.join("busybox-tree");
             write_busybox_tree(&tree);
             let mut tar = bounded(LIMIT, "tar");
-            succeed(
-                tar.arg("-C")
-                    .arg(&tree)
-                    .arg("-cf")
-                    .arg(&archive)
-                    .arg("."),
-            );
+            succeed(tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).arg("."));
         }
         let archive = archive.to_str().expect("a path in UTF-8");
         self.ok(["import", archive, BUSYBOX]);

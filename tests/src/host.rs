@@ -51,7 +51,10 @@ impl Host {
     /// Taps and routes to guests, or none without a namespace.
     #[must_use]
     pub fn wires(&self) -> Vec<String> {
-        let Some(path) = self.namespace().map(|name| Path::new("/run/netns").join(name)) else {
+        let Some(path) = self
+            .namespace()
+            .map(|name| Path::new("/run/netns").join(name))
+        else {
             return Vec::new();
         };
         if !path.exists() {
@@ -151,7 +154,9 @@ impl Host {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        if let Some(path) = self.namespace().map(|name| Path::new("/run/netns").join(name))
+        if let Some(path) = self
+            .namespace()
+            .map(|name| Path::new("/run/netns").join(name))
             && path.exists()
         {
             let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);

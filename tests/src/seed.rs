@@ -52,7 +52,8 @@ impl Seed {
     }
 
     fn is_empty(&self) -> bool {
-        !fs::read_dir(self.folder.join("templates")).is_ok_and(|mut entries| entries.next().is_some())
+        !fs::read_dir(self.folder.join("templates"))
+            .is_ok_and(|mut entries| entries.next().is_some())
     }
 }
 
@@ -74,7 +75,11 @@ fn link_tree(from: &Path, to: &Path) {
         copy_folder_with_its_mode(from, to);
         if fs::hard_link(&source, &target).is_err() {
             let mut cp = bounded(Duration::from_secs(60), "cp");
-            cp.args(["--sparse=always", "--reflink=auto", "--preserve=mode,ownership"]);
+            cp.args([
+                "--sparse=always",
+                "--reflink=auto",
+                "--preserve=mode,ownership",
+            ]);
             succeed(cp.arg(&source).arg(&target));
         }
     }

@@ -210,7 +210,12 @@ impl TestServer {
     /// The CLI, pointed at it, with files of its own.
     #[must_use]
     pub fn cli(&self) -> Cli {
-        Cli::new(self.setting.cli(), &url(), &self.token(), self.root.join("home"))
+        Cli::new(
+            self.setting.cli(),
+            &url(),
+            &self.token(),
+            self.root.join("home"),
+        )
     }
 
     /// The docker CLI, pointing nowhere.
@@ -306,7 +311,10 @@ impl TestServer {
     /// When the log cannot be opened.
     #[must_use]
     pub fn command(&self) -> Command {
-        let log = OpenOptions::new().create(true).append(true).open(self.log_path());
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path());
         let log = log.expect("the server's log");
         let mut command = Command::new(self.setting.server());
         command
@@ -427,12 +435,19 @@ impl TestServer {
             self.wait_clean();
             self.stop();
         }
-        let namespace = self.host.namespace().map(|name| Path::new("/run/netns").join(name));
+        let namespace = self
+            .host
+            .namespace()
+            .map(|name| Path::new("/run/netns").join(name));
         assert!(
             !namespace.as_ref().is_some_and(|path| path.exists()),
             "the network namespace {namespace:?} is left"
         );
-        assert_eq!(self.host.remnants(), Vec::<String>::new(), "something is left");
+        assert_eq!(
+            self.host.remnants(),
+            Vec::<String>::new(),
+            "something is left"
+        );
     }
 
     fn take_away(&mut self) {
@@ -457,7 +472,10 @@ impl Drop for TestServer {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.finish())).map_err(Some)
         };
         if result.is_err() {
-            let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
+            let test = std::thread::current()
+                .name()
+                .unwrap_or("test")
+                .replace("::", "-");
             evidence::keep(&self.root, &self.setting.evidence().join(test));
         }
         self.take_away();
@@ -485,7 +503,11 @@ fn sweep_dead_tests() {
         let settled = entry
             .metadata()
             .and_then(|meta| meta.modified())
-            .is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > Duration::from_secs(5)));
+            .is_ok_and(|changed| {
+                changed
+                    .elapsed()
+                    .is_ok_and(|age| age > Duration::from_secs(5))
+            });
         if entry.file_name().to_string_lossy().starts_with(PREFIX)
             && settled
             && let Some(_alive) = own(&root)

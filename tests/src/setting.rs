@@ -100,10 +100,7 @@ impl Setting {
     /// Where what is known about failed tests is kept.
     #[must_use]
     pub fn evidence(&self) -> PathBuf {
-        self.bin
-            .parent()
-            .unwrap_or(&self.bin)
-            .join("e2e-evidence")
+        self.bin.parent().unwrap_or(&self.bin).join("e2e-evidence")
     }
 }
 

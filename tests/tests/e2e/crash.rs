@@ -59,7 +59,11 @@ fn lead_a_life(api: &Api, over: &AtomicBool) {
     let ask = |method: Method, path: &str, body: &CreateLease| -> Option<Lease> {
         while !over.load(Ordering::Relaxed) {
             let asked = api.request(method.clone(), path);
-            let asked = if method == Method::POST { asked.json(body) } else { asked };
+            let asked = if method == Method::POST {
+                asked.json(body)
+            } else {
+                asked
+            };
             if let Ok(answer) = asked.send()
                 && answer.status().is_success()
             {
@@ -148,10 +152,17 @@ fn active_leases_survive_a_kill_and_a_restart() {
     let mut server = TestServer::start();
     let (one, other) = (server.lease(), server.lease());
     one.docker().import_busybox();
-    one.docker().ok(["run", "-d", "--name", "kept", "busybox", "sleep", "600"]);
+    one.docker()
+        .ok(["run", "-d", "--name", "kept", "busybox", "sleep", "600"]);
     server.kill();
     // Nobody relays now.
-    assert!(!one.docker().command(["version"]).status().unwrap().success());
+    assert!(
+        !one.docker()
+            .command(["version"])
+            .status()
+            .unwrap()
+            .success()
+    );
     server.start_again();
     assert_eq!(one.docker().ok(["ps", "--format", "{{.Names}}"]), "kept");
     other.docker().ok(["version"]);

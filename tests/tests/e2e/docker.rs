@@ -12,7 +12,9 @@ use e2e::{TestServer, until};
 fn docker_version() {
     let server = TestServer::start();
     let machine = server.lease();
-    let version = machine.docker().ok(["version", "--format", "{{.Server.Version}}"]);
+    let version = machine
+        .docker()
+        .ok(["version", "--format", "{{.Server.Version}}"]);
     let manifest = std::fs::read(server.setting().image().join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     let promised = manifest["engine_version"].as_str().unwrap();
@@ -52,11 +54,29 @@ fn containers_reach_each_other_by_name() {
     docker.import_busybox();
     docker.ok(["network", "create", "net"]);
     docker.ok([
-        "run", "-d", "--name", "web", "--network", "net", BUSYBOX, "sh", "-c",
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "net",
+        BUSYBOX,
+        "sh",
+        "-c",
         "echo served > /tmp/index.html; httpd -f -p 80 -h /tmp",
     ]);
-    let fetch = "for i in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://web/ && exit; sleep 1; done; exit 1";
-    let said = docker.ok(["run", "--rm", "--network", "net", BUSYBOX, "sh", "-c", fetch]);
+    let fetch =
+        "for i in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://web/ && exit; sleep 1; done; exit 1";
+    let said = docker.ok([
+        "run",
+        "--rm",
+        "--network",
+        "net",
+        BUSYBOX,
+        "sh",
+        "-c",
+        fetch,
+    ]);
     assert_eq!(said, "served");
     docker.ok(["rm", "-f", "web"]);
 }
@@ -71,7 +91,15 @@ fn run_with_a_pipe_that_ends() {
     let docker = machine.docker();
     docker.import_busybox();
     let mut child = docker
-        .command(["run", "-i", "--rm", BUSYBOX, "sh", "-c", "wc -c; echo after the end"])
+        .command([
+            "run",
+            "-i",
+            "--rm",
+            BUSYBOX,
+            "sh",
+            "-c",
+            "wc -c; echo after the end",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -128,7 +156,9 @@ fn save_and_load_of_200_mb() {
     let (from, to) = (server.lease(), server.lease());
     from.docker().import_busybox();
     let fill = format!("dd if=/dev/urandom of=/big bs=1M count={MIB} && sha256sum /big");
-    let sum = from.docker().ok(["run", "--name", "fill", BUSYBOX, "sh", "-c", &fill]);
+    let sum = from
+        .docker()
+        .ok(["run", "--name", "fill", BUSYBOX, "sh", "-c", &fill]);
     from.docker().ok(["commit", "fill", "big"]);
 
     let mut save = from
@@ -143,7 +173,9 @@ fn save_and_load_of_200_mb() {
     assert!(save.wait().unwrap().success());
     assert!(loaded.contains("big:latest"), "{loaded}");
 
-    let size = to.docker().ok(["image", "inspect", "--format", "{{.Size}}", "big"]);
+    let size = to
+        .docker()
+        .ok(["image", "inspect", "--format", "{{.Size}}", "big"]);
     assert!(size.parse::<u64>().unwrap() >= MIB << 20, "{size}");
     let there = to.docker().ok(["run", "--rm", "big", "sha256sum", "/big"]);
     assert_eq!(there, sum);

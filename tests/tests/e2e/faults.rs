@@ -29,7 +29,11 @@ fn refusal_of(server: &TestServer, command: Command) -> String {
         said(&output),
         server.log()
     );
-    assert!(!text(&output.stderr).contains("panicked"), "{}", said(&output));
+    assert!(
+        !text(&output.stderr).contains("panicked"),
+        "{}",
+        said(&output)
+    );
     text(&output.stderr)
 }
 
@@ -109,7 +113,9 @@ fn a_server_that_is_not_root() {
 fn wrapped(mut front: Command, server: &TestServer) -> Command {
     let own = server.command();
     front.arg(own.get_program()).args(own.get_args());
-    front.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    front
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     front
 }
 
@@ -141,14 +147,18 @@ fn a_disk_that_is_full_while_a_machine_is_cloned() {
     server.wait_ready();
     let filler = state.join("filler");
     let mut dd = Command::new("dd");
-    dd.args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", filler.display()));
-    assert!(!dd.output().unwrap().status.success(), "the disk should be full");
+    dd.args(["if=/dev/zero", "bs=64k"])
+        .arg(format!("of={}", filler.display()));
+    assert!(
+        !dd.output().unwrap().status.success(),
+        "the disk should be full"
+    );
 
     let mut request = ClientKey::generate().request();
     request.wait_s = Some(10);
     let problem = server.api().create(&request).unwrap_err();
     assert!(problem.status >= 500, "{problem:?}");
-    assert_says(&server.log(), &["No space left"]);
+    assert_says(&server.log(), &["no space left"]);
 
     std::fs::remove_file(&filler).unwrap();
     let machine = server.lease();
@@ -163,5 +173,12 @@ fn mount_small_disk(on: &Path) {
     let none: Option<&str> = None;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("none"), on, Some("tmpfs"), MsFlags::empty(), Some("size=700m,mode=711")).unwrap();
+    mount(
+        Some("none"),
+        on,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=700m,mode=711"),
+    )
+    .unwrap();
 }

@@ -10,18 +10,31 @@ fn a_docker_daemon_that_dies_is_started_again_and_reported() {
     let machine = server.lease();
     let docker = machine.docker();
     docker.import_busybox();
-    let daemon = || {
-        docker.busybox(&["--pid=host", "--privileged"], ["pidof", "dockerd"])
-    };
+    let daemon = || docker.busybox(&["--pid=host", "--privileged"], ["pidof", "dockerd"]);
     let before = daemon();
     // The connection breaks with the daemon, so the command itself may fail.
     let _ = docker
-        .command(["run", "--pid=host", "--privileged", "busybox", "killall", "-9", "dockerd"])
+        .command([
+            "run",
+            "--pid=host",
+            "--privileged",
+            "busybox",
+            "killall",
+            "-9",
+            "dockerd",
+        ])
         .output();
     until(
         "docker answers again",
         Duration::from_secs(90),
-        || docker.command(["version"]).output().unwrap().status.success(),
+        || {
+            docker
+                .command(["version"])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        },
         |up| *up,
     );
     assert_ne!(daemon(), before);

@@ -19,18 +19,22 @@ fn two() -> (TestServer, [Machine; 2]) {
 /// A file of the machine itself, not of a container.
 fn file(machine: &Machine, path: &str) -> String {
     let path = format!("/host{path}");
-    machine
-        .docker()
-        .busybox(&["--volume=/:/host:ro"], ["sh", "-c", &format!("cat {path}")])
+    machine.docker().busybox(
+        &["--volume=/:/host:ro"],
+        ["sh", "-c", &format!("cat {path}")],
+    )
 }
 
 #[test]
 fn images_and_containers_of_one_do_not_show_in_the_other() {
     let (_server, [one, other]) = two();
     one.docker().ok(["tag", "busybox", "only-here"]);
-    one.docker().ok(["create", "--name", "only-here", "busybox", "true"]);
+    one.docker()
+        .ok(["create", "--name", "only-here", "busybox", "true"]);
     let list = |machine: &Machine| {
-        let images = machine.docker().ok(["images", "--format", "{{.Repository}}"]);
+        let images = machine
+            .docker()
+            .ok(["images", "--format", "{{.Repository}}"]);
         let containers = machine.docker().ok(["ps", "-a", "--format", "{{.Names}}"]);
         format!("{images}\n{containers}")
     };

@@ -35,7 +35,10 @@ fn run_to_the_end(command: &[&str], code: i32) -> String {
 fn a_command_that_succeeds() {
     let script = "test -r \"$DOCKER_CERT_PATH/key.pem\" && echo $DOCKER_HOST $DOCKER_TLS_VERIFY";
     let out = run_to_the_end(&["sh", "-c", script], 0);
-    assert!(out.starts_with("tcp://127.0.0.1:") && out.ends_with(" 1"), "{out}");
+    assert!(
+        out.starts_with("tcp://127.0.0.1:") && out.ends_with(" 1"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -130,7 +133,11 @@ fn interrupted_while_it_waits_for_the_machine() {
         || server.host().machines().len(),
         |count| *count == 1,
     );
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130), "{status:?}");
     assert!(!mark.exists(), "the command was run all the same");
@@ -157,6 +164,9 @@ fn a_lease_that_is_lost_is_told() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     let told = text(&output.stderr).to_lowercase();
-    assert!(told.contains("machine") && told.contains("lost") || told.contains("died"), "{told}");
+    assert!(
+        told.contains("machine") && told.contains("lost") || told.contains("died"),
+        "{told}"
+    );
     assert_given_back(&server, &cli);
 }
