@@ -39,7 +39,6 @@ impl Api {
     }
 
     /// A request with the token.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}{path}", self.base))
@@ -54,7 +53,7 @@ impl Api {
     ///
     /// # Panics
     /// When there is no answer, or none that makes sense.
-    pub fn create(&self, body: &CreateLease) -> Result<Lease, Problem> {
+    pub fn create(&self, body: &CreateLease) -> Result<Lease, Box<Problem>> {
         let wait = Duration::from_secs(body.wait_s.unwrap_or(0).unsigned_abs());
         let answer = self
             .request(Method::POST, "/v1/leases")
@@ -72,7 +71,7 @@ impl Api {
     ///
     /// # Panics
     /// When there is no answer, or none that makes sense.
-    pub fn show(&self, id: LeaseId, wait_s: u64) -> Result<Lease, Problem> {
+    pub fn show(&self, id: LeaseId, wait_s: u64) -> Result<Lease, Box<Problem>> {
         let answer = self
             .request(Method::GET, &format!("/v1/leases/{id}?wait_s={wait_s}"))
             .timeout(LIMIT + Duration::from_secs(wait_s))
@@ -121,11 +120,13 @@ impl Api {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(answer: Response) -> Result<T, Problem> {
+fn read<T: serde::de::DeserializeOwned>(answer: Response) -> Result<T, Box<Problem>> {
     let status = answer.status();
     let text = answer.text().expect("the body of the answer");
     if status.is_success() {
         return Ok(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")));
     }
-    Err(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status}, {error}: {text}")))
+    Err(serde_json::from_str(&text)
+        .map(Box::new)
+        .unwrap_or_else(|error| panic!("{status}, {error}: {text}")))
 }
