@@ -18,6 +18,7 @@ main() {
     stage 'host packages' server/host/install-packages.sh
     stage 'format' cargo fmt --all --check
     stage 'shell scripts' lint_shell
+    stage 'documents' tests/check-docs.sh
     stage 'clippy' cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
     stage 'dependencies' lint_dependencies
     if [ "${1-}" = lint ]; then return; fi
