@@ -89,18 +89,18 @@ prepare() {
     # Nothing of the caller's own Docker set-up or leases may play a part.
     unset DOCKER_HOST DOCKER_TLS_VERIFY DOCKER_CERT_PATH DOCKER_CONTEXT "${!REMOTE_DOCKER_@}"
     export DOCKER_CONFIG=$work/docker XDG_RUNTIME_DIR=$work/runtime XDG_CONFIG_HOME=$work/config
-    cp "$(busybox)" "$work/context/busybox"
+    find_busybox
+    cp "$busybox" "$work/context/busybox"
     cp "$here/Dockerfile" "$work/context/"
     api_port=$(free_ports 17420 1)
     relay_port=$(free_ports 17500 8)
 }
 
-busybox() {
-    local path
-    path=$(command -v busybox) || fail 'busybox is missing' 'run server/host/install-packages.sh'
-    case $(ldd "$path" 2>&1) in
-        *'statically linked'* | *'not a dynamic executable'*) printf '%s' "$path" ;;
-        *) fail "$path is not static: a container from nothing has no C library" 'install busybox-static' ;;
+find_busybox() {
+    busybox=$(type -P busybox) || fail 'busybox is missing' 'run server/host/install-packages.sh'
+    case $(ldd "$busybox" 2>&1) in
+        *'statically linked'* | *'not a dynamic executable'*) ;;
+        *) fail "$busybox is not static: a container from nothing has no C library" 'install busybox-static' ;;
     esac
 }
 
