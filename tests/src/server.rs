@@ -26,8 +26,9 @@ const PREFIX: &str = "rd-e2e-";
 
 /// Building a template on a machine that does other things too.
 const READY_LIMIT: Duration = Duration::from_secs(240);
-/// From a wish to destroy a machine to nothing left of it.
-pub const CLEAN_LIMIT: Duration = Duration::from_secs(60);
+/// Until nothing of a machine is left. One that was made for a client who went away is kept a minute for
+/// the next.
+pub const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
 /// TCP port of the API. Each test has its network namespace for itself.

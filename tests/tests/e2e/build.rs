@@ -15,7 +15,9 @@ CMD ["/bin/cat", "/built"]
 
 fn context(server: &TestServer) -> PathBuf {
     let context = server.root().join("context");
-    write_busybox_tree(&context.join("tree"));
+    if !context.exists() {
+        write_busybox_tree(&context.join("tree"));
+    }
     std::fs::write(context.join("Dockerfile"), DOCKERFILE).unwrap();
     context
 }

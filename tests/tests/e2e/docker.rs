@@ -121,9 +121,9 @@ fn exec_and_logs_and_cp() {
 
     // The container goes on only when it is told so: what `logs -f` shows before is shown live.
     let script = "echo first; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo second";
-    docker.ok(["run", "-d", "--name", "c", BUSYBOX, "sh", "-c", script]);
+    docker.ok(["run", "-d", "--name", "waits", BUSYBOX, "sh", "-c", script]);
     let mut logs = docker
-        .command(["logs", "-f", "c"])
+        .command(["logs", "-f", "waits"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -132,16 +132,16 @@ fn exec_and_logs_and_cp() {
     out.read_exact(&mut seen).unwrap();
     assert_eq!(&seen, b"first\n");
 
-    assert_eq!(docker.ok(["exec", "c", "cat", "/proc/1/comm"]), "sh");
+    assert_eq!(docker.ok(["exec", "waits", "cat", "/proc/1/comm"]), "sh");
     let note = server.root().join("note");
     std::fs::write(&note, "copied\n").unwrap();
-    docker.ok(["cp", note.to_str().unwrap(), "c:/tmp/note"]);
-    assert_eq!(docker.ok(["exec", "c", "cat", "/tmp/note"]), "copied");
+    docker.ok(["cp", note.to_str().unwrap(), "waits:/tmp/note"]);
+    assert_eq!(docker.ok(["exec", "waits", "cat", "/tmp/note"]), "copied");
     let back = server.root().join("back");
-    docker.ok(["cp", "c:/tmp/note", back.to_str().unwrap()]);
+    docker.ok(["cp", "waits:/tmp/note", back.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(back).unwrap(), "copied\n");
 
-    docker.ok(["exec", "c", "touch", "/tmp/go"]);
+    docker.ok(["exec", "waits", "touch", "/tmp/go"]);
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "second\n");
