@@ -57,6 +57,8 @@ struct Host {
     vms: PathBuf,
     /// Where libvirt notes process ids, if it runs in this process.
     run: Option<PathBuf>,
+    /// Where libvirt keeps what each QEMU said, if it runs in this process.
+    logs: Option<PathBuf>,
     threads: Threads,
     wires: Wires,
     disks: Disks,

@@ -11,6 +11,7 @@ use super::process::Qemu;
 use super::{Host, LibvirtError, blocking};
 use crate::hypervisor::HypervisorError;
 use crate::hypervisor::domain_xml::Owner;
+use crate::hypervisor::folder::file_error;
 use crate::ids::VmId;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -27,10 +28,27 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) async fn destroy(host: &Host, vm: VmId) -> Result<(), HypervisorError> {
     end(host, vm).await?;
     let folder = host.folder(vm);
+    // libvirt would keep what QEMU said for ever, a file for each VM there ever was.
+    let log = host
+        .logs
+        .as_ref()
+        .map(|logs| logs.join(format!("{vm}.log")));
     let wire = async { Ok(host.wires.detach(vm).await?) };
-    let files = blocking("remove the VM's folder", move || folder.remove());
+    let files = blocking("remove the VM's files", move || {
+        folder.remove()?;
+        log.map_or(Ok(()), |log| remove_file(&log))
+    });
     tokio::try_join!(wire, files)?;
     Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<(), HypervisorError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(file_error("remove", path, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Ends the domain and its process, and nothing else.

@@ -107,7 +107,7 @@ impl Libvirt {
             embedded,
             instead_of_kvm: None,
         };
-        let mut run = None;
+        let (mut run, mut logs) = (None, None);
         if embedded {
             let root = prepare_embedded(&state, &user)?;
             setup.uri = embedded_uri(&root);
@@ -115,6 +115,7 @@ impl Libvirt {
                 setup.instead_of_kvm = Some(make_closed_file(&root.join("no-kvm"))?);
             }
             run = Some(root.join("run/qemu"));
+            logs = Some(root.join("log/qemu"));
         }
         let threads = Threads::start(setup).await.map_err(explain)?;
         let (libvirt_version, qemu_version) = threads
@@ -140,6 +141,7 @@ impl Libvirt {
                 user,
                 vms,
                 run,
+                logs,
                 threads,
                 wires,
                 disks: Disks::default(),

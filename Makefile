@@ -1,0 +1,75 @@
+# The two that matter: `make demo` and `make test`. Both start from a bare machine: they install what
+# is missing, build, make the guest image and run. See `make help`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Where cargo builds, where the guest image is kept, and how the programs of the demo are built.
+# QEMU runs as a user of its own, so every folder above the image must let others pass.
+CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+REMOTE_DOCKER_CACHE := $(abspath $(or $(REMOTE_DOCKER_CACHE),/var/cache/setup-remote-docker))
+PROFILE ?= release
+export CARGO_TARGET_DIR REMOTE_DOCKER_CACHE
+# Right after rustup was installed no shell has its folder in the path yet, and Debian keeps mke2fs,
+# ip and nft where an ordinary user does not look.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+TRIPLE := x86_64-unknown-linux-gnu
+AGENT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/guest-agent
+BIN := $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+IMAGES := $(REMOTE_DOCKER_CACHE)/images
+
+##@ The two that matter
+demo: build image ## from nothing to `docker build` on a leased VM, then take it all away again
+	@tests/as-root.sh 'the demo runs virtual machines in a network namespace of their own' \
+	    tests/demo/demo.sh '$(BIN)' '$(IMAGES)'
+
+test: ## what CI runs: format, lints, documentation, every test, and a check that nothing is left
+	@tests/run.sh
+
+##@ Parts of them
+build: packages ## the server and the CLI
+	cargo build --locked --profile $(PROFILE) -p remote-dockerd -p setup-remote-docker
+
+agent: packages ## the guest agent, static: in the guest's initramfs there is no C library
+	RUSTFLAGS='-C target-feature=+crt-static' \
+	    cargo build --locked --release -p guest-agent --target $(TRIPLE)
+
+image: agent cache ## the guest image, unless it is up to date
+	images/build.sh --agent '$(AGENT)' --out '$(IMAGES)/trixie'
+
+lint: packages ## format, clippy, shellcheck, and cargo-deny where it is installed
+	@tests/run.sh lint
+
+docs: packages ## the sources' own documentation
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --all-features --document-private-items
+
+bench: build image ## how long a cold lease takes, split by step (LEASES=20)
+	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease
+	@tests/as-root.sh 'the benchmark runs virtual machines' \
+	    '$(BIN)/cold-lease' --images '$(IMAGES)' --leases $(or $(LEASES),20)
+
+packages: ## what the host lacks, from its distribution
+	@server/host/install-packages.sh
+
+clean: ## everything that was built, the image and the demo's template included
+	cargo clean
+	@if [ -e '$(REMOTE_DOCKER_CACHE)' ]; then \
+	    tests/as-root.sh 'removing $(REMOTE_DOCKER_CACHE)' rm -rf -- '$(REMOTE_DOCKER_CACHE)'; fi
+
+cache:
+	@mkdir -p '$(IMAGES)' 2>/dev/null && test -w '$(IMAGES)' || \
+	    tests/as-root.sh 'making the cache folder $(REMOTE_DOCKER_CACHE)' \
+	        install -d -m 0755 -o "$$(id -u)" -g "$$(id -g)" '$(REMOTE_DOCKER_CACHE)' '$(IMAGES)'
+
+where: # prints the folder of the programs, for scripts
+	@echo '$(BIN)'
+
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo test build agent image lint docs bench packages clean cache where help

@@ -1,0 +1,78 @@
+//! Running programs with a limit.
+
+use std::ffi::OsStr;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+/// A command that is killed after `limit`; coreutils' `timeout` stands between, so exit code 124 says
+/// that it took too long.
+#[must_use]
+pub fn bounded(limit: Duration, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command
+        .args(["--kill-after=5", "--foreground"])
+        .arg(format!("{}", limit.as_secs()))
+        .arg(program)
+        .stdin(Stdio::null());
+    command
+}
+
+/// What a program said, for messages.
+#[must_use]
+pub fn said(output: &Output) -> String {
+    format!(
+        "{}\nstdout: {}\nstderr: {}",
+        output.status,
+        excerpt(&output.stdout),
+        excerpt(&output.stderr)
+    )
+}
+
+/// Runs the command and returns what it wrote to stdout, as text without the line end.
+///
+/// # Panics
+/// When it cannot be run or fails; with what it said.
+pub fn succeed(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?}: {}", said(&output));
+    text(&output.stdout)
+}
+
+/// Runs the command and returns what it wrote to stderr.
+///
+/// # Panics
+/// When it cannot be run, or succeeds.
+pub fn fail(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(
+        !output.status.success() && output.status.code() != Some(124),
+        "{command:?} should have failed: {}",
+        said(&output)
+    );
+    text(&output.stderr)
+}
+
+/// Runs the command to its end.
+///
+/// # Panics
+/// When it cannot be run.
+pub fn run(command: &mut Command) -> Output {
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Bytes as text without the line end.
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end().to_owned()
+}
+
+fn excerpt(bytes: &[u8]) -> String {
+    const MOST: usize = 4000;
+    let text = text(bytes);
+    match text.char_indices().nth_back(MOST) {
+        Some((start, _)) => format!("…{}", &text[start..]),
+        None => text,
+    }
+}

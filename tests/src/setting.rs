@@ -1,0 +1,115 @@
+//! Where programs and image are.
+
+use std::path::{Path, PathBuf};
+
+/// The programs and the image under test.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Folder of `remote-dockerd` and `setup-remote-docker`.
+    pub bin: PathBuf,
+    /// Folder of images, one of which is `trixie`.
+    pub images: PathBuf,
+}
+
+impl Setting {
+    /// From `E2E_BIN_DIR` and `E2E_IMAGES_DIR`, which `make test` sets; otherwise where `make` puts
+    /// them.
+    ///
+    /// # Panics
+    /// When something is missing; says how to get it.
+    #[must_use]
+    pub fn find() -> Self {
+        let target = variable("CARGO_TARGET_DIR")
+            .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
+        let cache = variable("REMOTE_DOCKER_CACHE")
+            .unwrap_or_else(|| "/var/cache/setup-remote-docker".into());
+        let setting = Self {
+            bin: variable("E2E_BIN_DIR").unwrap_or_else(|| target.join("debug")),
+            images: variable("E2E_IMAGES_DIR").unwrap_or_else(|| cache.join("images")),
+        };
+        setting.check();
+        setting
+    }
+
+    fn check(&self) {
+        for (path, how) in [
+            (
+                self.server(),
+                "cargo build -p remote-dockerd --features failpoints",
+            ),
+            (self.cli(), "cargo build -p setup-remote-docker"),
+            (self.image().join("manifest.json"), "make image"),
+        ] {
+            assert!(
+                path.is_file(),
+                "{} is missing; `{how}` makes it, or set E2E_BIN_DIR and E2E_IMAGES_DIR",
+                path.display()
+            );
+        }
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "these tests take root: they run machines and make network namespaces; see `make test`"
+        );
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn server(&self) -> PathBuf {
+        self.bin.join("remote-dockerd")
+    }
+
+    /// The CLI.
+    #[must_use]
+    pub fn cli(&self) -> PathBuf {
+        self.bin.join("setup-remote-docker")
+    }
+
+    /// The image.
+    #[must_use]
+    pub fn image(&self) -> PathBuf {
+        self.images.join("trixie")
+    }
+
+    /// The docker CLI: the one that came with the image, which has BuildKit's plugin; on hosts whose C
+    /// library is too old for it, the host's own.
+    #[must_use]
+    pub fn docker(&self) -> PathBuf {
+        let own = self.image().join("client/docker");
+        let runs = std::process::Command::new(&own)
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if runs { own } else { PathBuf::from("docker") }
+    }
+
+    /// Folder of the docker CLI's plugins that came with the image.
+    #[must_use]
+    pub fn docker_plugins(&self) -> PathBuf {
+        self.image().join("client/cli-plugins")
+    }
+
+    /// Where templates that tests share are kept.
+    #[must_use]
+    pub fn seeds(&self) -> PathBuf {
+        self.images
+            .parent()
+            .unwrap_or(Path::new("/var/tmp"))
+            .join("test-templates")
+    }
+
+    /// Where what is known about failed tests is kept.
+    #[must_use]
+    pub fn evidence(&self) -> PathBuf {
+        self.bin.parent().unwrap_or(&self.bin).join("e2e-evidence")
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the harness reads the environment"
+)]
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+}

@@ -1,0 +1,157 @@
+//! How leases end, and that nothing stays.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use e2e::machine::ClientKey;
+use e2e::process::fail;
+use e2e::server::CLEAN_LIMIT;
+use e2e::{Machine, TestServer, until};
+use nix::sys::signal::{Signal, kill};
+use remote_docker_api::{EndReason, LeaseState};
+
+fn assert_unreachable(machine: &Machine) {
+    let said = fail(&mut machine.docker().command(["version"]));
+    assert!(!said.is_empty());
+}
+
+#[test]
+fn stop_takes_machine_and_keys_away() {
+    let server = TestServer::start();
+    let cli = server.cli();
+    let answer = cli.ok(["start", "--format", "json"]);
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let id = answer["lease_id"].as_str().unwrap();
+    let keys = PathBuf::from(answer["docker_cert_path"].as_str().unwrap());
+    assert!(keys.join("key.pem").is_file());
+    // What has to go is there first.
+    let host = server.host();
+    assert_eq!(host.machines().len(), 1);
+    assert!(!host.wires().is_empty() && !host.files().is_empty());
+    assert!(host.listening().contains(&e2e::server::RELAY_PORT));
+
+    cli.ok(["stop", "--wait", id]);
+    assert_eq!(cli.files(), Vec::<PathBuf>::new());
+    // `--wait` has waited: nothing is still on its way.
+    assert_eq!(host.remnants(), Vec::<String>::new());
+    assert!(!host.listening().contains(&e2e::server::RELAY_PORT));
+    assert!(cli.ok(["list", "--format", "json"]).contains("[]"));
+}
+
+#[test]
+fn expiry_takes_the_machine_away() {
+    let server = TestServer::start();
+    let machine = server.lease_for(5);
+    machine.docker().ok(["version"]);
+    let ended = server.wait_state(machine.id(), LeaseState::Ended);
+    assert_eq!(ended.end_reason, Some(EndReason::Expired));
+    let (ready, end) = (ended.ready_at.unwrap(), ended.ended_at.unwrap());
+    let lasted = (end - ready).as_seconds_f64();
+    assert!((5.0..20.0).contains(&lasted), "{lasted}");
+    server.wait_clean();
+    assert_unreachable(&machine);
+}
+
+#[test]
+fn what_is_running_does_not_hold_a_lease_up() {
+    let server = TestServer::start();
+    let machine = server.lease();
+    let docker = machine.docker();
+    docker.import_busybox();
+    let mut logs = docker
+        .command(["run", "busybox", "sleep", "600"])
+        .spawn()
+        .unwrap();
+    until(
+        "the container runs",
+        Duration::from_secs(30),
+        || docker.ok(["ps", "-q"]),
+        |ids| !ids.is_empty(),
+    );
+    server.api().release(machine.id());
+    server.wait_state(machine.id(), LeaseState::Ended);
+    server.wait_clean();
+    // The open connection was cut, and the client noticed.
+    assert!(!logs.wait().unwrap().success());
+}
+
+#[test]
+fn a_machine_that_dies_ends_its_lease() {
+    let server = TestServer::start();
+    let machine = server.lease();
+    for pid in server.host().machines() {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+    let ended = server.wait_state(machine.id(), LeaseState::Ended);
+    assert_eq!(ended.end_reason, Some(EndReason::VmLost));
+    server.wait_clean();
+}
+
+#[test]
+fn a_guest_that_powers_off_ends_its_lease() {
+    let server = TestServer::start();
+    let machine = server.lease();
+    machine.docker().import_busybox();
+    // The connection breaks with it, so the command may fail.
+    let _ = machine
+        .docker()
+        .command(["run", "--privileged", "--pid=host", "busybox", "sh", "-c"])
+        .arg("echo o > /proc/sysrq-trigger; sleep 30")
+        .output();
+    let ended = server.wait_state(machine.id(), LeaseState::Ended);
+    assert_eq!(ended.end_reason, Some(EndReason::VmLost));
+    server.wait_clean();
+}
+
+#[test]
+fn releasing_twice_and_releasing_what_waits() {
+    let server = TestServer::start();
+    let key = ClientKey::generate();
+    let mut request = key.request();
+    request.wait_s = Some(0);
+    let waiting = server.api().create(&request).unwrap();
+    server.api().release(waiting.id);
+    server.api().release(waiting.id);
+    let ended = server.wait_state(waiting.id, LeaseState::Ended);
+    assert_eq!(ended.end_reason, Some(EndReason::Released));
+    server.wait_clean();
+}
+
+/// The client went away while the machine was being made: nobody would ever use or release it.
+#[test]
+fn a_client_that_goes_away_leaves_no_lease() {
+    let server = TestServer::start();
+    let cli = server.cli();
+    let mut child = cli.bare(["start"]).spawn().unwrap();
+    until(
+        "the lease is asked for",
+        Duration::from_secs(30),
+        || server.api().list().len(),
+        |count| *count == 1,
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until(
+        "the lease is given up",
+        CLEAN_LIMIT,
+        || server.api().list(),
+        Vec::is_empty,
+    );
+    server.wait_clean();
+    // Killed between the answer and its printing, it could leave keys; before that, it has none.
+    assert_eq!(cli.files(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_machine_that_boots_is_as_good_as_a_clone() {
+    let server = TestServer::builder()
+        .set("hypervisor.templates", false)
+        .start();
+    let machine = server.lease();
+    machine.docker().import_busybox();
+    assert_eq!(machine.docker().busybox(&[], ["echo", "up"]), "up");
+    let steps: Vec<_> = machine.lease.timings.iter().map(|t| &t.step).collect();
+    assert!(!steps.is_empty());
+    server.api().release(machine.id());
+    server.wait_clean();
+}

@@ -1,0 +1,17 @@
+//! End-to-end tests: each starts its own server and leases real machines; see the harness, `e2e`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod build;
+mod crash;
+mod docker;
+mod ending;
+mod faults;
+mod guest;
+mod isolation;
+mod run;
+mod tls;
