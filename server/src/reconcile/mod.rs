@@ -4,7 +4,7 @@
 //! It takes no input. It wakes when a row changed, when one of its jobs ended, when a deadline
 //! passes and after a period; each time it plans from scratch. What takes time runs as a job beside
 //! the loop, at most one for each VM; what is quick (a row, a signature, a port) the loop does itself,
-//! so it is the only writer of its [`memory`] and of the relay's routes.
+//! so it is the only writer of its memory (`memory.rs`) and of the relay's routes.
 
 mod assign;
 mod jobs;
