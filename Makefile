@@ -44,7 +44,7 @@ lint: packages ## format, clippy, shellcheck, and cargo-deny where it is install
 	@tests/run.sh lint
 
 docs: packages ## the sources' own documentation
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --all-features --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --all-features --document-private-items
 
 bench: build image ## how long a cold lease takes, split by step (LEASES=20)
 	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease

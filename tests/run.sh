@@ -22,7 +22,7 @@ main() {
     stage 'clippy' cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
     stage 'dependencies' lint_dependencies
     if [ "${1-}" = lint ]; then return; fi
-    stage 'documentation' env RUSTDOCFLAGS='-D warnings' \
+    stage 'documentation' env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
         cargo doc --locked --quiet --workspace --no-deps --all-features --document-private-items
 
     stage 'programs and tests' build
