@@ -16,7 +16,8 @@ processes() {
             remote-dockerd | setup-remote-do*) line=$(tr '\0' ' ' 2>/dev/null <"$folder/cmdline") || continue ;;
             *) continue ;;
         esac
-        # Gone between the two reads.
+        # Somebody else's machine, or gone between the two reads.
+        if [[ $name == qemu-* && $line != vm-* ]]; then continue; fi
         if [ -d "$folder" ]; then printf 'process %s: %s %s\n' "${folder#/proc/}" "$name" "$line"; fi
     done
 }

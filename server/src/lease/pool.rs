@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::capacity::Need;
 use super::snapshot::{Policy, Snapshot};
 use super::verdict::over;
-use super::{DestroyReason, PoolKey, VmPhase, VmRow};
+use super::{DestroyReason, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
 use crate::ids::VmId;
 
 /// How a waiting lease is helped by what there is.
@@ -55,8 +55,18 @@ impl<'a> Pool<'a> {
                 VmPhase::Planned if !busy => stock.planned.push_back(vm),
                 VmPhase::Planned | VmPhase::Starting | VmPhase::Activating => stock.coming += 1,
                 VmPhase::Ready if !busy => stock.ready.push_back(vm),
-                // Busy when ready: it is being handed to a lease that is busy as well.
+                // The step that made it ready has not reported back yet, which takes a moment.
+                VmPhase::Ready => stock.coming += 1,
                 _ => {}
+            }
+        }
+        // Or it is being handed to a lease, which is busy as well.
+        let handed = |lease: &&LeaseRow| {
+            lease.phase == LeasePhase::Waiting && snapshot.busy_leases.contains(&lease.id)
+        };
+        for lease in snapshot.leases.iter().filter(handed) {
+            if let Some(stock) = pool.stocks.get_mut(&lease.key) {
+                stock.coming = stock.coming.saturating_sub(1);
             }
         }
         pool

@@ -18,6 +18,8 @@ mod tests;
 pub use error::StoreError;
 pub use leases::{NewLease, Wish};
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -52,6 +54,13 @@ impl Store {
     /// # Errors
     /// When the file cannot be had, is no database, or was made by a newer version of the server.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        // SQLite would let everybody read it. Its other files get the mode of this one. When it cannot
+        // be made, SQLite's own words about it are the better ones.
+        let _ = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path);
         Self::open_with(options(path)).await
     }
 

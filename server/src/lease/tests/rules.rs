@@ -393,3 +393,14 @@ fn routes_lead_to_the_address_of_the_slot_and_never_to_a_vm_of_another() {
     let other = vm(9, "one", VmPhase::Assigned { lease: LEASE });
     assert_eq!(routes(&leases, &[other], network), []);
 }
+
+#[test]
+fn a_vm_that_is_ready_but_not_reported_yet_is_meant_for_who_waits() {
+    let mut scene = scene(vec![vm(1, "one", VmPhase::Ready)], vec![waiting(2, "one")]);
+    scene.busy_vms.insert(VM);
+    assert_eq!(planned(1, &scene), []);
+    // Being handed to one lease, it is not meant for another.
+    scene.leases.push(waiting(3, "one"));
+    scene.busy_leases.insert(LEASE);
+    assert_eq!(planned(1, &scene), [Action::CreateVm(kind("one"))]);
+}

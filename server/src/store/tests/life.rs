@@ -61,3 +61,19 @@ async fn a_lease_and_its_vm_go_through_their_whole_life() {
     assert_eq!(store.lease(lease.id).await.unwrap(), None);
     assert_eq!(store.vm(gone.id).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn only_its_owner_reads_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let Fixture { store, folder } = Fixture::new().await;
+    active(&store, 1, 20_000).await;
+    let files: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .flatten()
+        .collect();
+    assert!(files.len() >= 2, "the write-ahead log is a file as well");
+    for file in files {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?} {mode:o}", file.path());
+    }
+}
