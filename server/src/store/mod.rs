@@ -27,7 +27,7 @@ use std::time::Duration;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection, Sqlite, Transaction};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -67,6 +67,12 @@ impl Store {
     async fn open_with(options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS)
+            // SQLite itself ends a transaction when the disk is full; the library then believes that it
+            // is still under way and would refuse to begin another one. A new connection knows better.
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
             .connect_with(options)
             .await?;
         schema::migrate(&pool).await?;

@@ -195,3 +195,17 @@ async fn a_full_disk_loses_nothing_and_leases_can_still_end() {
     assert_eq!(store.live_leases().await.unwrap().len() as u64, written);
     store.insert_lease(&new_lease(5000)).await.unwrap();
 }
+
+/// A really full disk makes SQLite end the transaction by itself, which is imitated here.
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_itself_is_not_in_the_way_of_the_next() {
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    for _ in 0..4 {
+        let mut tx = store.write().await.unwrap();
+        sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await.unwrap();
+        drop(tx);
+    }
+    for id in 1..10 {
+        store.insert_lease(&new_lease(id)).await.unwrap();
+    }
+}
