@@ -101,9 +101,10 @@ have_nextest() {
 }
 
 # Built as this user and run as root: with the lists that cargo writes here, root needs no cargo and
-# leaves no files of its own among those that were built.
+# leaves no files of its own among those that were built. The report lies in the workspace wherever
+# cargo builds.
 run_tests() {
-    local start=$SECONDS status=0 junit=$CARGO_TARGET_DIR/nextest/ci/junit.xml
+    local start=$SECONDS status=0 junit=target/nextest/ci/junit.xml
     say 'tests'
     cargo nextest list --locked --workspace --all-features --list-type binaries-only \
         --message-format json >"$work/binaries.json"
