@@ -1,18 +1,19 @@
 //! The names of the guest: host name, machine id, and who answers questions about names.
 //!
-//! The files that make a machine itself lie in memory, and links lead to them from where programs look.
-//! So a secret never reaches a disk, and a clone does not wait for one: a file system that had to find
+//! The files that make a machine itself lie in memory and are mounted where programs look for them. So
+//! a secret never reaches a disk, and a clone does not wait for one: a file system that had to find
 //! room for five small files took longer than the keys in them.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use guest_protocol::Activation;
+use nix::mount::{MsFlags, mount};
 
 /// Where the files are; `/run` is in memory.
 const FOLDER: &str = "/run/identity";
@@ -51,7 +52,7 @@ pub(crate) const SSH_PUBLIC_KEY: IdentityFile = IdentityFile {
 };
 
 impl IdentityFile {
-    /// Writes the file anew.
+    /// Writes the file anew, in place: programs see it through a mount of this very file.
     ///
     /// # Errors
     /// The kernel's, with the path.
@@ -61,28 +62,28 @@ impl IdentityFile {
 
     fn write_in(&self, folder: &Path, text: &str) -> anyhow::Result<()> {
         let path = folder.join(self.name());
-        let write = || -> io::Result<()> {
-            ignore_missing(fs::remove_file(&path))?;
-            // Made with its mode, so that it never was readable to more.
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(self.mode)
-                .open(&path)?
-                .write_all(text.as_bytes())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        // Made with its mode, so that it never is readable to more.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(self.mode)
+            .open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Makes the link that programs follow.
-    fn link(&self) -> anyhow::Result<()> {
-        let path = Path::new(self.path);
-        let link = || -> io::Result<()> {
-            fs::create_dir_all(path.parent().unwrap_or(path))?;
-            ignore_missing(fs::remove_file(path))?;
-            symlink(Path::new(FOLDER).join(self.name()), path)
+    /// Mounts the file where programs look for it.
+    fn mount(&self) -> anyhow::Result<()> {
+        let target = Path::new(self.path);
+        let mounted = || -> io::Result<()> {
+            fs::create_dir_all(target.parent().unwrap_or(target))?;
+            OpenOptions::new().create(true).append(true).open(target)?;
+            let source = Path::new(FOLDER).join(self.name());
+            let no = None::<&str>;
+            Ok(mount(Some(&source), target, no, MsFlags::MS_BIND, no)?)
         };
-        link().with_context(|| format!("cannot link {}", self.path))
+        mounted().with_context(|| format!("cannot mount {}", self.path))
     }
 
     fn name(&self) -> &str {
@@ -90,33 +91,25 @@ impl IdentityFile {
     }
 }
 
-fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Makes the links, and what a guest without an identity needs to work. Once, at boot.
+/// Makes the files, with what a guest without an identity needs to work. Once, at boot.
 ///
 /// # Errors
 /// The first that could not be made.
 pub(crate) fn prepare() -> anyhow::Result<()> {
     fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
-    for file in [
-        &HOSTNAME,
-        &HOSTS,
-        &MACHINE_ID,
-        &RESOLV_CONF,
-        &SSH_KEY,
-        &SSH_PUBLIC_KEY,
-    ] {
-        file.link()?;
+    let files = [
+        (&HOSTNAME, "localhost\n".to_owned()),
+        (&HOSTS, hosts(None)),
+        (&MACHINE_ID, String::new()),
+        (&RESOLV_CONF, resolv_conf(&[])),
+        (&SSH_KEY, String::new()),
+        (&SSH_PUBLIC_KEY, String::new()),
+    ];
+    for (file, text) in files {
+        file.write(&text)?;
+        file.mount()?;
     }
-    HOSTS.write(&hosts(None))?;
-    RESOLV_CONF.write(&resolv_conf(&[]))?;
-    HOSTNAME.write("localhost\n")?;
-    MACHINE_ID.write("")
+    Ok(())
 }
 
 /// Whether the names in a request are names.
@@ -189,7 +182,7 @@ fn resolv_conf(nameservers: &[Ipv4Addr]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -248,15 +241,18 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_for_root_alone_whatever_lay_there_before() {
+    fn a_secret_is_for_root_alone_and_written_in_place() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ssh_host_ed25519_key");
-        fs::write(&path, "for all to read").unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        SSH_KEY.write_in(folder.path(), "a longer secret").unwrap();
+        let before = fs::metadata(&path).unwrap();
         SSH_KEY.write_in(folder.path(), "secret").unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(after.permissions().mode() & 0o777, 0o600);
         assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
+            after.ino(),
+            before.ino(),
+            "a mount of it would show the former one"
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), "secret");
     }
