@@ -1,51 +1,61 @@
 #!/usr/bin/env bash
-# Lists, one per line and sorted, what this project may leave on a host: processes, network
-# namespaces, network devices, packet filter tables, mounts, and files of tests and of the demo.
-# Taken before and after, two lists tell what was left behind. Reads only.
+# Lists, one per line and sorted, what the servers of some state folders have on the host: processes,
+# network namespaces, network devices, packet filter tables and mounts. Taken before and after, two
+# lists tell what was left behind. Reads only; other servers on the same host do not show.
+#
+#   inventory.sh FOLDER...     folders that the state folders lie in
 set -euo pipefail
 export LC_ALL=C
-cache=${REMOTE_DOCKER_CACHE:-/var/cache/setup-remote-docker}
 
 processes() {
-    local folder name line
-    for folder in /proc/[0-9]*; do
-        name=$(cat "$folder/comm" 2>/dev/null) || continue
+    local entry name line folder
+    for entry in /proc/[0-9]*; do
         # The kernel cuts names after fifteen characters.
-        case $name in
-            qemu-system-*) line=$(tr '\0' '\n' 2>/dev/null <"$folder/cmdline" | sed -n 's/^guest=\([^,]*\).*/\1/p' | head -n 1) || continue ;;
-            remote-dockerd | setup-remote-do*) line=$(tr '\0' ' ' 2>/dev/null <"$folder/cmdline") || continue ;;
-            *) continue ;;
-        esac
-        # Somebody else's machine, or gone between the two reads.
-        if [[ $name == qemu-* && $line != vm-* ]]; then continue; fi
-        if [ -d "$folder" ]; then printf 'process %s: %s %s\n' "${folder#/proc/}" "$name" "$line"; fi
+        name=$(cat "$entry/comm" 2>/dev/null) || continue
+        case $name in qemu-system-* | remote-dockerd | setup-remote-do*) ;; *) continue ;; esac
+        line=$(tr '\0' ' ' 2>/dev/null <"$entry/cmdline") || continue
+        for folder in "$@"; do
+            if [[ $line == *"$folder"* ]]; then
+                printf 'process %s: %s\n' "${entry#/proc/}" "${line:0:120}"
+                break
+            fi
+        done
     done
 }
 
-network() {
-    find /run/netns -maxdepth 1 -name 'rd-*' -printf 'network namespace %f\n' 2>/dev/null || true
-    # Uplinks are "ru", taps "rd" and thirteen characters.
-    { ip -o link show 2>/dev/null || true; } |
-        sed -nE 's/^[0-9]+: (r[du][0-9a-z]{13})[@:].*/network device \1/p'
-    { nft list tables 2>/dev/null || true; } | sed -n 's/^table \(.*remote_dockerd.*\)/packet filter table \1/p'
+# A namespace's name says whose it is, but not where that one's folder is. So those count in which nobody
+# lives: a running server has threads in its own, and so have running machines.
+namespaces() {
+    local inhabited path object
+    inhabited=$(find /proc/[0-9]*/task/[0-9]*/ns/net -printf '%l\n' 2>/dev/null | sort -u) || true
+    for path in /run/netns/rd-*; do
+        object=$(stat -L -c 'net:[%i]' "$path" 2>/dev/null) || continue
+        if ! grep -qxF "$object" <<<"$inhabited"; then printf 'network namespace %s\n' "${path##*/}"; fi
+    done
+}
+
+# In the host's own namespace: uplinks and their tables, where the machines' namespace is gone.
+uplinks() {
+    local device code
+    {
+        ip -o link show 2>/dev/null | sed -nE 's/^[0-9]+: (ru[0-9a-z]{13})[@:].*/\1 network device/p'
+        nft list tables 2>/dev/null | sed -nE 's/^table inet remote_dockerd_(ru[0-9a-z]{13})$/\1 packet filter table of/p'
+    } | while read -r device what; do
+        code=${device#ru}
+        if [ ! -e "/run/netns/rd-$code" ]; then printf '%s %s\n' "$what" "$device"; fi
+    done
 }
 
 mounts() {
-    awk '$5 ~ /^\/run\/netns\/rd-|\/rd-e2e-|\/rd-demo-/ { print "mount " $5 }' /proc/self/mountinfo
-}
-
-files() {
-    find /var/tmp /tmp -maxdepth 1 \( -name 'rd-e2e-*' -o -name 'rd-demo-*' \) -printf 'file %p\n' 2>/dev/null || true
-    # Keys of leases that were not given back.
-    find /tmp/setup-remote-docker-* "${XDG_RUNTIME_DIR:-/nonexistent}/setup-remote-docker" \
-        -mindepth 1 -maxdepth 1 -printf 'file %p\n' 2>/dev/null || true
-    # Disks, logs and channels of VMs, which the demo's state folder must not keep.
-    find "$cache/demo/state/vms" -mindepth 1 -maxdepth 1 -printf 'file %p\n' 2>/dev/null || true
+    local folder
+    for folder in "$@"; do
+        awk -v folder="$folder/" 'index($5 "/", folder) == 1 { print "mount " $5 }' /proc/self/mountinfo
+    done
 }
 
 {
-    processes
-    network
-    mounts
-    files
+    processes "$@"
+    namespaces
+    uplinks
+    mounts "$@"
 } | sort

@@ -11,7 +11,10 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 : "${CARGO_TARGET_DIR:?is set by make}" "${REMOTE_DOCKER_CACHE:?is set by make}"
 
 main() {
-    work=$(mktemp -d /tmp/rd-run-XXXXXX)
+    # QEMU's user has to pass through, and paths of sockets below must stay short.
+    work=$(mktemp -d /var/tmp/rd-XXXXXX)
+    chmod 0711 "$work"
+    mkdir -m 1777 "$work/t"
     trap 'finish $?' EXIT
     passed=0 failed=0
 
@@ -27,7 +30,7 @@ main() {
 
     stage 'programs and tests' build
     stage 'guest image' make image
-    tests/inventory.sh >"$work/before"
+    inventory >"$work/before"
     stage 'demo' demo
     stage 'cargo-nextest' have_nextest
     run_tests
@@ -52,7 +55,8 @@ stage() {
 # The summary is the last thing that is said, however the run ended.
 finish() {
     local status=$1
-    rm -rf "$work"
+    # What a failed test left may be root's.
+    rm -rf "$work" 2>/dev/null || tests/as-root.sh "removing $work" rm -rf "$work" || true
     if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi
     if [ "$status" -eq 0 ] && [ "$failed" -ne 0 ]; then status=1; fi
     printf '\n== %d s in all\n%d passed, %d failed\n' "$SECONDS" "$passed" "$failed"
@@ -86,7 +90,7 @@ build() {
 
 # With the programs that were just built, so that nothing is built twice.
 demo() {
-    tests/as-root.sh 'the demo runs virtual machines in a network namespace of their own' \
+    TMPDIR=$work/t tests/as-root.sh 'the demo runs virtual machines in a network namespace of their own' \
         tests/demo/demo.sh "$CARGO_TARGET_DIR/debug" "$REMOTE_DOCKER_CACHE/images"
 }
 
@@ -110,7 +114,7 @@ run_tests() {
         --message-format json >"$work/binaries.json"
     cargo metadata --locked --format-version 1 --all-features >"$work/metadata.json"
     rm -f "$junit"
-    E2E_BIN_DIR=$CARGO_TARGET_DIR/debug E2E_IMAGES_DIR=$REMOTE_DOCKER_CACHE/images \
+    TMPDIR=$work/t E2E_BIN_DIR=$CARGO_TARGET_DIR/debug E2E_IMAGES_DIR=$REMOTE_DOCKER_CACHE/images \
         tests/as-root.sh 'the tests run virtual machines and make network namespaces' \
         "$(command -v cargo-nextest)" nextest run --profile ci \
         --binaries-metadata "$work/binaries.json" --cargo-metadata "$work/metadata.json" \
@@ -136,12 +140,19 @@ count() {
     passed=$((passed + tests - failures - errors))
 }
 
+# What belongs to this run: everything that it starts has its files below one of the two folders.
+inventory() {
+    local demo=$REMOTE_DOCKER_CACHE/demo/state
+    tests/as-root.sh 'looking for what is left' tests/inventory.sh "$work/t" "$demo"
+    find "$work/t" "$demo/vms" -mindepth 1 -maxdepth 1 -printf 'file %p\n' 2>/dev/null || true
+}
+
 look_for_leaks() {
     say 'nothing is left on the host'
     # A process that was killed a moment ago may still be on its way out.
     local tries
     for ((tries = 0; tries < 10; tries++)); do
-        tests/inventory.sh >"$work/after"
+        inventory >"$work/after"
         comm -13 "$work/before" "$work/after" >"$work/left"
         if [ ! -s "$work/left" ]; then break; fi
         sleep 1

@@ -48,7 +48,7 @@ impl Bench {
             "NOT RUN: this test takes root and the guest image {}; `make test` provides both",
             image.display()
         );
-        let state = tempfile::tempdir_in("/tmp").unwrap();
+        let state = tempfile::tempdir().unwrap();
         let open = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(state.path(), open).unwrap();
         let install = InstallId::from_bits(u64::from(std::process::id()) << 20 | 0xbe);

@@ -19,14 +19,13 @@ readonly READY_LIMIT=300
 readonly STOP_LIMIT=60
 
 main() {
-    work=$(mktemp -d /var/tmp/rd-demo-XXXXXX)
+    work=$(mktemp -d "${TMPDIR:-/var/tmp}/rd-demo-XXXXXX")
     server='' lease='' times=() current='' failed=yes
     trap 'clean_up' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    "$here/../inventory.sh" >"$work/before"
-
     prepare
+    "$here/../inventory.sh" "$work" "$state" >"$work/before"
     title 'A server with its own state folder'
     timed 'server ready' start_server
     title 'A lease: a fresh virtual machine with Docker in it'
@@ -241,14 +240,12 @@ stop_server() {
 }
 
 look_for_leaks() {
-    mkdir "$work/check"
-    # This demo's own files are still needed and go last.
-    "$here/../inventory.sh" | grep -vF "$work" >"$work/check/after" || true
-    grep -vF "$work" "$work/before" >"$work/check/before" || true
-    comm -13 "$work/check/before" "$work/check/after" >"$work/check/left"
-    if [ -s "$work/check/left" ] || [ -n "$(ls -A "$work/runtime/setup-remote-docker" 2>/dev/null)" ]; then
-        cat "$work/check/left" >&2
-        ls -A "$work/runtime/setup-remote-docker" >&2 2>/dev/null || true
+    {
+        "$here/../inventory.sh" "$work" "$state" | comm -13 "$work/before" -
+        find "$state/vms" "$work/runtime/setup-remote-docker" -mindepth 1 -printf 'file %p\n' 2>/dev/null || true
+    } >"$work/left"
+    if [ -s "$work/left" ]; then
+        cat "$work/left" >&2
         fail 'what stands above was left behind'
     fi
     say 'nothing is left: no machine, network namespace, mount or key file'
@@ -278,12 +275,27 @@ evidence() {
     } >&2
 }
 
+# After a failure a machine may be left that no server looks after any more.
+sweep() {
+    local entry name namespace
+    for entry in /proc/[0-9]*; do
+        name=$(cat "$entry/comm" 2>/dev/null) || continue
+        if [[ $name == qemu-system-* ]] && tr '\0' ' ' 2>/dev/null <"$entry/cmdline" | grep -qF "$state"; then
+            kill -9 "${entry#/proc/}" 2>/dev/null || true
+        fi
+    done
+    while read -r namespace; do
+        if ! grep -qxF "network namespace $namespace" "$work/before"; then ip netns delete "$namespace" || true; fi
+    done < <("$here/../inventory.sh" "$state" | sed -n 's/^network namespace //p')
+}
+
 # Whatever happened: the machine goes back, the server ends, the files of this demo go.
 clean_up() {
     local status=$?
     trap - EXIT
     trap '' INT TERM HUP
     if [ -n "$failed" ]; then evidence; fi
+    set +e
     if [ -n "$lease" ] && [ -n "$server" ]; then
         timeout 60 "$bin/setup-remote-docker" stop --wait "$lease" >/dev/null || true
     fi
@@ -294,9 +306,10 @@ clean_up() {
             sleep 0.1
         done
         if kill -9 "$server" 2>/dev/null; then
-            echo "error: the server did not stop and was killed; start it again on $state to clean up" >&2
+            echo 'error: the server did not stop and was killed' >&2
         fi
     fi
+    if [ -n "$failed" ]; then sweep; fi
     rm -rf "$work"
     exit "$status"
 }

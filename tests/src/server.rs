@@ -15,13 +15,11 @@ use remote_docker_api::{Lease, LeaseId, LeaseState};
 use crate::host::Host;
 use crate::machine::{ClientKey, Machine};
 use crate::seed::Seed;
-use crate::setting::Setting;
+use crate::setting::{STANDARD_PARENT, Setting, parent};
 use crate::wait::{eventually, until};
 use crate::{Api, Cli, Docker, evidence, netns};
 
-/// Below it lie the folders of all tests. QEMU's user must be able to pass through, and the paths of
-/// Unix sockets in it must stay short.
-const PARENT: &str = "/var/tmp";
+/// How folders of tests are called.
 const PREFIX: &str = "rd-e2e-";
 
 /// Building a template on a machine that does other things too.
@@ -128,7 +126,7 @@ impl Builder {
     pub fn prepare(self) -> (TestServer, Option<String>) {
         sweep_dead_tests();
         netns::enter_new();
-        let root = tempfile::Builder::new().prefix(PREFIX).tempdir_in(PARENT);
+        let root = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent());
         let root = root.expect("a folder for the test").keep();
         let alive = own(&root).expect("a new folder is nobody else's");
         fs::set_permissions(&root, PermissionsExt::from_mode(0o711)).expect("its mode");
@@ -496,9 +494,12 @@ fn own(root: &Path) -> Option<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
 }
 
-/// Takes away what tests left that were killed.
+/// Takes away what tests left that were killed, in this run and in earlier ones.
 fn sweep_dead_tests() {
-    for entry in fs::read_dir(PARENT).into_iter().flatten().flatten() {
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let runs = entries(STANDARD_PARENT.into()).map(|entry| entry.path().join("t"));
+    let parents = runs.chain([STANDARD_PARENT.into(), parent()]);
+    for entry in parents.flat_map(entries) {
         let root = entry.path();
         // A folder whose test has not come to lock it yet is younger than this.
         let settled = entry

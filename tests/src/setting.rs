@@ -104,6 +104,15 @@ impl Setting {
     }
 }
 
+/// Below it lie the folders of all tests: `TMPDIR`, or a place on a real disk. QEMU's user must be able to
+/// pass through it, and the paths of sockets in it must stay short.
+pub(crate) fn parent() -> PathBuf {
+    variable("TMPDIR").unwrap_or_else(|| PathBuf::from(STANDARD_PARENT))
+}
+
+/// Where the folders of tests lie when nobody says otherwise, and those of whole runs always.
+pub(crate) const STANDARD_PARENT: &str = "/var/tmp";
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where the harness reads the environment"
