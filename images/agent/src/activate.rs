@@ -28,7 +28,7 @@ pub(crate) async fn activate(
     order: &Activation,
     read_at: Instant,
     card: Card,
-    quiesced: Option<Mark>,
+    quiesced: Option<&mut Mark>,
 ) -> anyhow::Result<(Activated, TlsIdentity)> {
     identity::check(order)?;
     let entropy = entropy::decode(&order.entropy_hex)?;
@@ -77,7 +77,7 @@ async fn names(order: &Activation) -> anyhow::Result<(String, String)> {
 /// Waits for the reseed if there is one to come, and only then makes the keys.
 async fn secrets(
     order: &Activation,
-    quiesced: Option<Mark>,
+    quiesced: Option<&mut Mark>,
 ) -> anyhow::Result<(bool, TlsIdentity, String)> {
     let patience = if order.expect_reseed {
         RESEED_PATIENCE
@@ -85,7 +85,7 @@ async fn secrets(
         Duration::ZERO
     };
     let reseeded = match quiesced {
-        Some(mut mark) => mark
+        Some(mark) => mark
             .reseeded(patience)
             .await
             .context("cannot read the kernel's log")?,

@@ -103,7 +103,7 @@ impl Agent {
             .get()
             .context("the network card is not ready")?;
         let (activated, identity) =
-            activate::activate(order, read_at, card, self.quiesced.take()).await?;
+            activate::activate(order, read_at, card, self.quiesced.as_mut()).await?;
         self.identity = Some(identity);
         let (hostname, address) = (&activated.hostname, activated.address);
         let took_ms = read_at.elapsed().as_millis();

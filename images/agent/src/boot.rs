@@ -75,12 +75,15 @@ pub(crate) fn run() -> anyhow::Result<Infallible> {
         }
     }
     // Two threads: one can encrypt while the other decrypts. They sleep when nothing happens.
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(512 * 1024)
         .enable_all()
-        .build()?
-        .block_on(serve())
+        .build()?;
+    let outcome = runtime.block_on(serve());
+    // What still runs must not keep the guest from ending.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve() -> anyhow::Result<Infallible> {
@@ -182,7 +185,7 @@ fn module_names(list: &str) -> impl Iterator<Item = &str> {
 }
 
 fn set_limits() {
-    let unlimited = nix::libc::RLIM_INFINITY;
+    let unlimited = libc::RLIM_INFINITY;
     let limits = [
         (Resource::RLIMIT_NOFILE, OPEN_FILES.0, OPEN_FILES.1),
         (Resource::RLIMIT_NPROC, unlimited, unlimited),

@@ -16,7 +16,11 @@ const POLL: Duration = Duration::from_millis(2);
 const RESEEDED: &[u8] = b"crng reseeded due to virtual machine fork";
 
 /// A place in the kernel's log.
-pub(crate) struct Mark(File);
+pub(crate) struct Mark {
+    log: File,
+    /// The line was read already; a reading place does not go back.
+    seen: bool,
+}
 
 impl Mark {
     /// The present end of the log.
@@ -29,7 +33,7 @@ impl Mark {
             .custom_flags(libc::O_NONBLOCK)
             .open("/dev/kmsg")?;
         log.seek(SeekFrom::End(0))?;
-        Ok(Self(log))
+        Ok(Self { log, seen: false })
     }
 
     /// Whether the kernel said after this mark that it reseeded. Waits up to `patience` for it.
@@ -38,13 +42,13 @@ impl Mark {
     /// The log cannot be read.
     pub(crate) async fn reseeded(&mut self, patience: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + patience;
-        while !self.line_is_there()? {
-            if Instant::now() >= deadline {
-                return Ok(false);
+        loop {
+            self.seen = self.seen || self.line_is_there()?;
+            if self.seen || Instant::now() >= deadline {
+                return Ok(self.seen);
             }
             sleep(POLL).await;
         }
-        Ok(true)
     }
 
     /// Reads to the end, or to the line.
@@ -52,7 +56,7 @@ impl Mark {
         // One read gives one record; none is longer.
         let mut record = [0; 8192];
         loop {
-            match self.0.read(&mut record) {
+            match self.log.read(&mut record) {
                 Ok(length) if is_reseed_record(&record[..length]) => return Ok(true),
                 Ok(0) => return Ok(false),
                 Ok(_) => {}

@@ -114,3 +114,21 @@ async fn serve(
     };
     let _ = proxy::relay(tls, docker).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_so_many_and_a_place_is_given_back() {
+        let clients = Clients::default();
+        let mut places: Vec<Place> = (0..MAX_CONNECTIONS)
+            .filter_map(|_| clients.enter())
+            .collect();
+        assert_eq!(clients.count(), MAX_CONNECTIONS);
+        assert!(clients.enter().is_none());
+        assert_eq!(clients.count(), MAX_CONNECTIONS);
+        places.pop();
+        assert!(clients.enter().is_some());
+    }
+}

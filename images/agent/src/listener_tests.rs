@@ -268,7 +268,10 @@ async fn the_end_of_output_is_passed_on_and_input_still_goes() {
         .unwrap();
     assert_eq!(output, "last words");
 
-    sleep(Duration::from_millis(100)).await;
+    // Half closed is not closed: there is no haste. Time is the runtime's own for this moment.
+    tokio::time::pause();
+    sleep(Duration::from_secs(3600)).await;
+    tokio::time::resume();
     client
         .write_all(b"input after the end of output")
         .await
@@ -337,12 +340,11 @@ async fn an_early_answer_arrives_although_the_client_still_sends() {
     let (mut reader, mut writer) = tokio::io::split(client);
     let sending = tokio::spawn(async move {
         let block = vec![7; 64 * 1024];
+        // A client that sees its upload reset may never look for an answer.
         for _ in 0..200 {
-            if writer.write_all(&block).await.is_err() {
-                return;
-            }
+            writer.write_all(&block).await.unwrap();
         }
-        let _ = writer.shutdown().await;
+        writer.shutdown().await.unwrap();
     });
     let mut some = vec![0; 1000];
     docker.read_exact(&mut some).await.unwrap();
