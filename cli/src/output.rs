@@ -185,6 +185,10 @@ pub(crate) fn end_reason(reason: Option<EndReason>) -> &'static str {
         Some(EndReason::VmLost) => "its machine was lost",
         Some(EndReason::ClientGone) => "the server took its client for gone",
         Some(EndReason::WaitTimeout) => "no machine became ready in time",
+        Some(EndReason::StartFailed) => "machine after machine failed to become ready",
+        Some(EndReason::KeepaliveMissed) => "no heartbeat of its holder came in time",
+        Some(EndReason::Idle) => "nothing happened on it for as long as was agreed",
+        Some(EndReason::Drained) => "the server gave up its machines",
         None => "the server did not say why",
     }
 }

@@ -207,6 +207,8 @@ fn request(
         size: args.size.clone().or_else(|| settings.size.clone()),
         ttl_s: args.ttl.or(settings.ttl).map(whole_seconds),
         wait_s: Some(whole_seconds(args.wait.unwrap_or(settings.wait))),
+        keepalive_s: None,
+        idle_s: None,
         client_csr_pem: key.csr_pem().to_owned(),
         labels,
     })

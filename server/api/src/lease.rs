@@ -27,6 +27,14 @@ pub struct CreateLease {
     /// waiting lease, to be followed by `GET /v1/leases/{id}?wait_s=`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_s: Option<i64>,
+    /// The lease ends when its holder sends no heartbeat for so many seconds. Without it, none is
+    /// expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive_s: Option<i64>,
+    /// The lease ends when for so many seconds nobody used its Docker API, no container ran and no
+    /// build was under way. Without it, idleness does not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<i64>,
     /// PKCS #10 request (PEM) for the client certificate. The private key stays with the client.
     pub client_csr_pem: String,
     /// Free words of the requester that are shown in lists; at most 16, of 64 and 256 bytes.
@@ -63,6 +71,62 @@ pub enum EndReason {
     ClientGone,
     /// No machine became ready in the time the client was willing to wait.
     WaitTimeout,
+    /// Machine after machine failed to become ready for it.
+    StartFailed,
+    /// Its holder sent no heartbeat in time, as it had said it would.
+    KeepaliveMissed,
+    /// Nothing happened on it for as long as its holder had said.
+    Idle,
+    /// The server was told to give up its machines.
+    Drained,
+}
+
+/// Where a lease that waits stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its place among all leases that wait for a machine; 1 is the next to be served.
+    pub position: u32,
+    /// What is being done for it now.
+    pub doing: Doing,
+    /// In how many seconds it will have its machine, if nobody gives one back early: made from how
+    /// long starts took lately and when the leases that hold the memory end at the latest. Missing
+    /// when nothing is known to build it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_wait_s: Option<u64>,
+}
+
+/// What is being done for a lease that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doing {
+    /// Nothing yet: what the host can hold is in use.
+    Queued,
+    /// The template of its kind of machine is being built.
+    BuildingTemplate,
+    /// Its machine is being cloned, or booted where there is no template.
+    Cloning,
+    /// Its machine runs and gets its identity.
+    Activating,
+    /// Something that this client does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Body of `POST /v1/leases/{id}/extend`: exactly one of the two. The lease lasts at least until
+/// then; it never gets shorter, so that the same call may be sent again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtendLease {
+    /// The lease lasts at least so many seconds more, counted from when the server reads this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_s: Option<i64>,
+    /// The lease lasts at least until this moment of the server's clock.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub until: Option<OffsetDateTime>,
 }
 
 /// How to reach the Docker daemon of an active lease.
@@ -128,6 +192,25 @@ pub struct Lease {
     /// Why it ends or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
+    /// More about the end, in words: what the machines that failed had said last, for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_detail: Option<String>,
+    /// How often its holder must send a heartbeat, in seconds; missing when none is expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive_s: Option<u64>,
+    /// When it ends unless a heartbeat comes before; there while it is active and expects them.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub heartbeat_due_at: Option<OffsetDateTime>,
+    /// How long nothing may happen on it before it ends, in seconds; missing when that is no reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<u64>,
+    /// Where it stands while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
     /// Whether the machine was ready before the lease was asked for.
     #[serde(default)]
     pub warm: bool,

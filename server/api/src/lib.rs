@@ -3,10 +3,15 @@
 //!
 //! Times are RFC 3339 in UTC; durations carry their unit in the name of the field.
 
+pub mod event;
 pub mod id;
 pub mod lease;
 pub mod problem;
 
+pub use event::{EventKind, LeaseEvent, LeaseLogs};
 pub use id::{LeaseId, ParseIdError, short_code};
-pub use lease::{CreateLease, DockerEndpoint, EndReason, Lease, LeaseList, LeaseState, StepTiming};
+pub use lease::{
+    CreateLease, DockerEndpoint, Doing, EndReason, ExtendLease, Lease, LeaseList, LeaseState,
+    Queue, StepTiming,
+};
 pub use problem::{ErrorCode, PROBLEM_CONTENT_TYPE, Problem};

@@ -25,6 +25,16 @@ pub enum ErrorCode {
     InvalidTtl,
     /// The call would wait a negative time, or longer than the server allows.
     InvalidWait,
+    /// Heartbeats would be expected too often or too seldom.
+    InvalidKeepalive,
+    /// The lease would end after too short or too long an idleness.
+    InvalidIdle,
+    /// The extension names no moment, two, or one beyond what the server allows.
+    InvalidExtension,
+    /// The header `Idempotency-Key` cannot be used.
+    InvalidIdempotencyKey,
+    /// The same `Idempotency-Key` came with another request before.
+    IdempotencyConflict,
     /// The certificate request cannot be read, is not signed by its key, or its key is too weak.
     InvalidCsr,
     /// Too many labels, or one that is too long.
@@ -33,12 +43,20 @@ pub enum ErrorCode {
     InvalidId,
     /// There is no such lease, or not for this caller.
     LeaseNotFound,
+    /// The lease has ended or is ending, so the call can do nothing for it.
+    LeaseEnded,
+    /// The lease has no machine yet, so the call can do nothing for it.
+    LeaseNotActive,
+    /// The lease was made without `keepalive_s`, so no heartbeat is expected.
+    NoKeepalive,
     /// There is no such path.
     NotFound,
     /// The path is there, but not for this method.
     MethodNotAllowed,
     /// No machine became ready in the time the client was willing to wait.
     NoCapacity,
+    /// Machine after machine failed to become ready.
+    StartFailed,
     /// The server cannot serve now; `/readyz` says why.
     NotReady,
     /// A fault of the server; its log has the details under the request id.
@@ -60,13 +78,22 @@ impl ErrorCode {
             Self::UnknownSize => "unknown_size",
             Self::InvalidTtl => "invalid_ttl",
             Self::InvalidWait => "invalid_wait",
+            Self::InvalidKeepalive => "invalid_keepalive",
+            Self::InvalidIdle => "invalid_idle",
+            Self::InvalidExtension => "invalid_extension",
+            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
+            Self::IdempotencyConflict => "idempotency_conflict",
             Self::InvalidCsr => "invalid_csr",
             Self::InvalidLabels => "invalid_labels",
             Self::InvalidId => "invalid_id",
             Self::LeaseNotFound => "lease_not_found",
+            Self::LeaseEnded => "lease_ended",
+            Self::LeaseNotActive => "lease_not_active",
+            Self::NoKeepalive => "no_keepalive",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoCapacity => "no_capacity",
+            Self::StartFailed => "start_failed",
             Self::NotReady => "not_ready",
             Self::Internal => "internal",
             Self::Unknown => "unknown",

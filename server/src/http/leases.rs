@@ -20,7 +20,9 @@ use super::wait::{Line, Waited, wait_until};
 use crate::clock::random_bytes;
 use crate::failpoint;
 use crate::lease::{LeasePhase, LeaseRow};
-use crate::store::{NewLease, Wish};
+use crate::store::{Inserted, NewLease, Wish};
+
+const DEFAULT_PROJECT: &str = "default";
 
 /// `POST /v1/leases`: 201 with an active lease, or 202 with a waiting one if the call does not wait.
 pub(super) async fn create(
@@ -37,7 +39,10 @@ pub(super) async fn create(
     let wait = order.wait;
     let new = new_lease(&api, order)?;
     let line = Line::hold(api.clone(), new.id);
-    let row = api.store.insert_lease(&new).await?;
+    let row = match api.store.insert_lease(&new).await? {
+        Inserted::New(row) | Inserted::Known(row) => row,
+        Inserted::Conflict => return Err(ApiError::Vanished(new.id)),
+    };
     failpoint::hit("lease-inserted");
     tracing::info!(lease = %new.id, "lease {} is asked for", new.id);
     if wait.is_zero() {
@@ -123,8 +128,12 @@ fn new_lease(api: &ApiState, order: Order) -> Result<NewLease, ApiError> {
     };
     Ok(NewLease {
         id: LeaseId::from_bits(u64::from_be_bytes(random_bytes()?)),
+        project: DEFAULT_PROJECT.to_owned(),
         key: order.key,
         ttl_s: order.ttl_s,
+        keepalive_s: None,
+        idle_s: None,
+        idempotency: None,
         labels: order.labels,
         client_csr_pem: order.client_csr_pem,
         created_at: now,

@@ -18,6 +18,11 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str) -> Lease {
         expires_at: None,
         ended_at: None,
         end_reason: row.end_wish,
+        end_detail: None,
+        keepalive_s: row.keepalive_s.map(u64::from),
+        heartbeat_due_at: None,
+        idle_s: row.idle_s.map(u64::from),
+        queue: None,
         warm: false,
         docker: None,
         timings: Vec::new(),
@@ -60,6 +65,7 @@ fn active(view: &mut Lease, grant: Grant, relay_host: &str) {
 
 fn ended(view: &mut Lease, end: &LeaseEnd) {
     view.end_reason = Some(end.reason);
+    view.end_detail.clone_from(&end.detail);
     view.ready_at = end.ready_at;
     view.expires_at = end.expires_at;
 }

@@ -89,10 +89,16 @@ pub struct LeaseRow {
     pub id: LeaseId,
     /// Counts its transitions; a transition names the one it saw.
     pub generation: i64,
+    /// Whose it is: leases of other projects are not seen, and no project starves the others.
+    pub project: String,
     /// Engine and size asked for.
     pub key: PoolKey,
     /// How long it lasts once active, in seconds.
     pub ttl_s: u32,
+    /// How often its holder must send a heartbeat, in seconds; `None` when none is expected.
+    pub keepalive_s: Option<u32>,
+    /// How long nothing may happen on it before it ends, in seconds; `None` when that is no reason.
+    pub idle_s: Option<u32>,
     /// What the requester wrote on it.
     pub labels: BTreeMap<String, String>,
     /// The request for the client's certificate (PEM).
@@ -148,6 +154,10 @@ pub struct Grant {
     pub ready_at: OffsetDateTime,
     /// When it ends.
     pub expires_at: OffsetDateTime,
+    /// When its holder sent the last heartbeat; at first, when it became active.
+    pub heartbeat_at: OffsetDateTime,
+    /// The end that its holder has been warned of. A later one is worth another warning.
+    pub warned_of: Option<OffsetDateTime>,
     /// Whether the machine was ready before the lease was asked for.
     pub warm: bool,
     /// What its start was made of.
@@ -159,6 +169,8 @@ pub struct Grant {
 pub struct LeaseEnd {
     /// Why.
     pub reason: EndReason,
+    /// More about it, in words, where there is more to say.
+    pub detail: Option<String>,
     /// When it had become active, if it had.
     pub ready_at: Option<OffsetDateTime>,
     /// When it would have expired.

@@ -60,6 +60,8 @@ impl Reconciler {
             cert_pem,
             ready_at: now,
             expires_at,
+            heartbeat_at: now,
+            warned_of: None,
             warm,
             timings,
         };

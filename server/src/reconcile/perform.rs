@@ -31,7 +31,7 @@ impl Reconciler {
                     && self
                         .context
                         .store
-                        .end_lease(row, reason, now)
+                        .end_lease(row, reason, None, now)
                         .await?
                         .is_some()
                 {

@@ -59,6 +59,17 @@ impl<'r> Columns<'r> {
         T::try_from(value).map_err(|_| self.corrupt(format!("`{name}` is {value}, out of range")))
     }
 
+    /// A whole number that may be missing and must fit otherwise.
+    pub(super) fn maybe_number<T: TryFrom<i64>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, StoreError> {
+        match self.get::<Option<i64>>(name)? {
+            Some(_) => self.number(name).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// A text that must be an id.
     pub(super) fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T, StoreError> {
         let text: &str = self.need(name)?;

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use remote_docker_api::{EndReason, LeaseId};
+use remote_docker_api::{EndReason, EventKind, LeaseId};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::columns::{Columns, micros};
 use super::rows::{self, state};
 use super::words::Word;
-use super::{Store, StoreError, vms};
+use super::{Store, StoreError, events, vms};
 use crate::ids::InstallId;
 use crate::lease::{
     DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow, check_lease,
@@ -21,13 +21,37 @@ use crate::lease::{
 #[expect(missing_docs, reason = "the fields are those of `LeaseRow`")]
 pub struct NewLease {
     pub id: LeaseId,
+    pub project: String,
     pub key: PoolKey,
     pub ttl_s: u32,
+    pub keepalive_s: Option<u32>,
+    pub idle_s: Option<u32>,
+    pub idempotency: Option<Idempotency>,
     pub labels: BTreeMap<String, String>,
     pub client_csr_pem: String,
     pub created_at: OffsetDateTime,
     pub wait_until: OffsetDateTime,
     pub attended: bool,
+}
+
+/// How a request that may be sent twice is known again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// What the client calls it; unique within its project.
+    pub key: String,
+    /// Digest of the request itself: the same key with another request is a mistake.
+    pub digest: String,
+}
+
+/// What became of a lease that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is new.
+    New(LeaseRow),
+    /// The same request made this one before.
+    Known(LeaseRow),
+    /// Another request with the same idempotency key made one before.
+    Conflict,
 }
 
 /// What became of a wish to end a lease.
@@ -42,22 +66,38 @@ pub enum Wish {
 }
 
 impl Store {
-    /// Writes a new lease, which waits from now on.
+    /// Writes a new lease, which waits from now on, unless the same request was written before.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn insert_lease(&self, new: &NewLease) -> Result<LeaseRow, StoreError> {
+    pub async fn insert_lease(&self, new: &NewLease) -> Result<Inserted, StoreError> {
         let mut tx = self.write().await?;
+        if let Some(idempotency) = &new.idempotency
+            && let Some(known) = known(&mut tx, &new.project, idempotency).await?
+        {
+            return Ok(known);
+        }
+        let (name, digest) = match &new.idempotency {
+            Some(idempotency) => (Some(&idempotency.key), Some(&idempotency.digest)),
+            None => (None, None),
+        };
         let row = sqlx::query(
-            "INSERT INTO leases (id, node_id, generation, engine, size, ttl_s, labels, \
-             client_csr_pem, created_at, wait_until, attended, state) \
-             VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, 'waiting') RETURNING *",
+            "INSERT INTO leases (id, node_id, generation, project, engine, size, ttl_s, \
+             keepalive_s, idle_s, idempotency_key, request_digest, labels, client_csr_pem, \
+             created_at, wait_until, attended, state) \
+             VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+             'waiting') RETURNING *",
         )
         .bind(new.id.to_string())
         .bind(self.install.to_string())
+        .bind(&new.project)
         .bind(&new.key.engine)
         .bind(&new.key.size)
         .bind(new.ttl_s)
+        .bind(new.keepalive_s)
+        .bind(new.idle_s)
+        .bind(name)
+        .bind(digest)
         .bind(json(&new.labels))
         .bind(&new.client_csr_pem)
         .bind(micros(new.created_at))
@@ -66,8 +106,9 @@ impl Store {
         .fetch_one(&mut *tx)
         .await?;
         let row = rows::lease(&row)?;
+        events::append(&mut tx, new.id, EventKind::Queued, None, new.created_at).await?;
         self.commit(tx).await?;
-        Ok(row)
+        Ok(Inserted::New(row))
     }
 
     /// The lease with this id, ended or not.
@@ -176,8 +217,9 @@ impl Store {
         let row = sqlx::query(
             "UPDATE leases SET generation = generation + 1, state = 'active', vm_id = $1, \
              port = $2, ca_pem = $3, cert_pem = $4, ready_at = $5, expires_at = $6, warm = $7, \
-             timings = $8 WHERE id = $9 AND generation = $10 AND state = 'waiting' AND EXISTS \
-             (SELECT 1 FROM vms WHERE id = $1 AND generation = $11 AND state = 'ready') RETURNING *",
+             timings = $8, heartbeat_at = $9 \
+             WHERE id = $10 AND generation = $11 AND state = 'waiting' AND EXISTS \
+             (SELECT 1 FROM vms WHERE id = $1 AND generation = $12 AND state = 'ready') RETURNING *",
         )
         .bind(grant.vm.to_string())
         .bind(grant.port)
@@ -187,6 +229,7 @@ impl Store {
         .bind(micros(grant.expires_at))
         .bind(grant.warm)
         .bind(json(&grant.timings))
+        .bind(micros(grant.heartbeat_at))
         .bind(lease.id.to_string())
         .bind(lease.generation)
         .bind(vm.generation)
@@ -198,6 +241,7 @@ impl Store {
         if !vms::set_phase(&mut tx, vm, next, now).await? {
             return Ok(None);
         }
+        events::append(&mut tx, lease.id, EventKind::Ready, None, now).await?;
         self.commit(tx).await?;
         Ok(Some(row))
     }
@@ -211,6 +255,7 @@ impl Store {
         &self,
         seen: &LeaseRow,
         reason: EndReason,
+        detail: Option<&str>,
         now: OffsetDateTime,
     ) -> Result<Option<LeaseRow>, StoreError> {
         let (from, vm) = match &seen.phase {
@@ -219,6 +264,7 @@ impl Store {
         };
         let end = LeaseEnd {
             reason,
+            detail: detail.map(str::to_owned),
             ready_at: vm.map(|grant| grant.ready_at),
             expires_at: vm.map(|grant| grant.expires_at),
         };
@@ -226,10 +272,11 @@ impl Store {
         check_lease(&seen.phase, &LeasePhase::Ending { end, vm })?;
         let mut tx = self.write().await?;
         let row = sqlx::query(
-            "UPDATE leases SET generation = generation + 1, state = 'ending', end_reason = $1 \
-             WHERE id = $2 AND generation = $3 AND state = $4 RETURNING *",
+            "UPDATE leases SET generation = generation + 1, state = 'ending', end_reason = $1, \
+             end_detail = $2 WHERE id = $3 AND generation = $4 AND state = $5 RETURNING *",
         )
         .bind(reason.word())
+        .bind(detail)
         .bind(seen.id.to_string())
         .bind(seen.generation)
         .bind(from)
@@ -237,6 +284,8 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let row = rows::lease(&row)?;
+        let told = detail.unwrap_or(reason.word());
+        events::append(&mut tx, seen.id, EventKind::Ending, Some(told), now).await?;
         if let Some(vm) = vm {
             let reason = match reason {
                 EndReason::VmLost => DestroyReason::Lost,
@@ -263,6 +312,7 @@ impl Store {
             // Whatever it says: the diagram refuses it.
             _ => LeaseEnd {
                 reason: EndReason::Released,
+                detail: None,
                 ready_at: None,
                 expires_at: None,
             },
@@ -283,9 +333,30 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let row = rows::lease(&row)?;
+        events::append(&mut tx, seen.id, EventKind::Ended, None, now).await?;
         self.commit(tx).await?;
         Ok(Some(row))
     }
+}
+
+/// The lease that a request with this idempotency key made before.
+async fn known(
+    connection: &mut SqliteConnection,
+    project: &str,
+    idempotency: &Idempotency,
+) -> Result<Option<Inserted>, StoreError> {
+    let row = sqlx::query("SELECT * FROM leases WHERE project = $1 AND idempotency_key = $2")
+        .bind(project)
+        .bind(&idempotency.key)
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let digest: Option<&str> = Columns::new("leases", &row).get("request_digest")?;
+    Ok(Some(if digest == Some(&idempotency.digest) {
+        Inserted::Known(rows::lease(&row)?)
+    } else {
+        Inserted::Conflict
+    }))
 }
 
 /// All of this node that have not ended, oldest first.

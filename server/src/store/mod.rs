@@ -5,7 +5,9 @@
 //! Not responsible for keeping a second server away: the lock on the state folder does that.
 
 mod columns;
+mod deadlines;
 mod error;
+mod events;
 mod leases;
 mod rows;
 mod schema;
@@ -15,8 +17,9 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use deadlines::Moved;
 pub use error::StoreError;
-pub use leases::{NewLease, Wish};
+pub use leases::{Idempotency, Inserted, NewLease, Wish};
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;

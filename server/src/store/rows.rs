@@ -95,8 +95,11 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
     Ok(LeaseRow {
         id: columns.parse("id")?,
         generation: columns.number("generation")?,
+        project: columns.get("project")?,
         key: key(&columns)?,
         ttl_s: columns.number("ttl_s")?,
+        keepalive_s: columns.maybe_number("keepalive_s")?,
+        idle_s: columns.maybe_number("idle_s")?,
         labels: columns.json("labels")?,
         client_csr_pem: columns.get("client_csr_pem")?,
         created_at: columns.time("created_at")?,
@@ -115,6 +118,12 @@ fn grant(columns: &Columns<'_>) -> Result<Grant, StoreError> {
         cert_pem: columns.need("cert_pem")?,
         ready_at: columns.time("ready_at")?,
         expires_at: columns.time("expires_at")?,
+        // Leases from before there were heartbeats have none.
+        heartbeat_at: match columns.maybe_time("heartbeat_at")? {
+            Some(moment) => moment,
+            None => columns.time("ready_at")?,
+        },
+        warned_of: columns.maybe_time("warned_of")?,
         warm: columns.need("warm")?,
         timings: columns.json("timings")?,
     })
@@ -123,6 +132,7 @@ fn grant(columns: &Columns<'_>) -> Result<Grant, StoreError> {
 fn end(columns: &Columns<'_>) -> Result<LeaseEnd, StoreError> {
     Ok(LeaseEnd {
         reason: columns.word("end_reason")?,
+        detail: columns.get("end_detail")?,
         ready_at: columns.maybe_time("ready_at")?,
         expires_at: columns.maybe_time("expires_at")?,
     })

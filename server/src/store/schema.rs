@@ -12,11 +12,18 @@ use sqlx::sqlite::SqlitePool;
 use super::StoreError;
 
 /// Version, name, text.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "leases and vms",
-    include_str!("migrations/0001_leases_and_vms.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "leases and vms",
+        include_str!("migrations/0001_leases_and_vms.sql"),
+    ),
+    (
+        2,
+        "life of a lease",
+        include_str!("migrations/0002_life_of_a_lease.sql"),
+    ),
+];
 
 /// The migrations that are compiled in.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Reasons as the words that stand in the tables. Written out one by one: renaming a variant in the
 //! code must not change what is on disk.
 
-use remote_docker_api::EndReason;
+use remote_docker_api::{EndReason, EventKind};
 
 use crate::lease::DestroyReason;
 
@@ -39,7 +39,22 @@ words!(EndReason {
     VmLost = "vm_lost",
     ClientGone = "client_gone",
     WaitTimeout = "wait_timeout",
+    StartFailed = "start_failed",
+    KeepaliveMissed = "keepalive_missed",
+    Idle = "idle",
+    Drained = "drained",
 });
+
+/// The kinds are the same words on the wire and in the tables.
+impl Word for EventKind {
+    fn word(&self) -> &'static str {
+        self.as_str()
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+}
 
 words!(DestroyReason {
     LeaseEnded = "lease_ended",

@@ -41,7 +41,7 @@ pub(super) async fn reconcile(store: &Store) {
         match (&lease.phase, lease.end_wish) {
             (LeasePhase::Waiting, None) => grant(store, &lease).await,
             (LeasePhase::Waiting | LeasePhase::Active(_), Some(reason)) => {
-                store.end_lease(&lease, reason, NOW).await.unwrap();
+                store.end_lease(&lease, reason, None, NOW).await.unwrap();
             }
             (LeasePhase::Ending { vm, .. }, _) => finish(store, &lease, *vm).await,
             _ => {}
@@ -65,6 +65,8 @@ pub(super) async fn grant(store: &Store, lease: &LeaseRow) {
             .unwrap(),
         ready_at: NOW,
         expires_at: until,
+        heartbeat_at: NOW,
+        warned_of: None,
         warm: false,
         timings: vec![StepTiming {
             step: "clone".to_owned(),

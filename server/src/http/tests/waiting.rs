@@ -57,7 +57,11 @@ async fn a_lease_that_ends_while_its_client_waits_is_told_at_once() {
         let end = async {
             let row = fixture.lease_once(|_| true).await;
             let store = &fixture.api.store;
-            store.end_lease(&row, reason, NOW).await.unwrap().unwrap();
+            store
+                .end_lease(&row, reason, None, NOW)
+                .await
+                .unwrap()
+                .unwrap();
         };
         let (answer, ()) = tokio::join!(request, end);
         let problem = answer.problem(503, ErrorCode::NoCapacity);

@@ -24,8 +24,11 @@ fn waiting(id: u64, name: &str) -> LeaseRow {
     LeaseRow {
         id: LeaseId::from_bits(id),
         generation: 1,
+        project: "default".to_owned(),
         key: kind(name),
         ttl_s: 100,
+        keepalive_s: None,
+        idle_s: None,
         labels: BTreeMap::new(),
         client_csr_pem: String::new(),
         created_at: at(i64::try_from(id).unwrap()),
@@ -44,6 +47,8 @@ fn active(id: u64, vm: VmId) -> LeaseRow {
         cert_pem: String::new(),
         ready_at: at(0),
         expires_at: at(100),
+        heartbeat_at: at(0),
+        warned_of: None,
         warm: false,
         timings: Vec::new(),
     };
@@ -210,6 +215,7 @@ fn a_lease_is_finished_when_its_vm_is_gone() {
     lease.phase = LeasePhase::Ending {
         end: LeaseEnd {
             reason: EndReason::Released,
+            detail: None,
             ready_at: None,
             expires_at: None,
         },

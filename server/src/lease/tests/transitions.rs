@@ -62,11 +62,14 @@ fn lease_phases() -> [LeasePhase; 6] {
         cert_pem: "SECRET".to_owned(),
         ready_at: at(1),
         expires_at: at(2),
+        heartbeat_at: at(1),
+        warned_of: None,
         warm: false,
         timings: Vec::new(),
     };
     let end = |had: bool| LeaseEnd {
         reason: EndReason::Released,
+        detail: None,
         ready_at: had.then_some(at(1)),
         expires_at: had.then_some(at(2)),
     };

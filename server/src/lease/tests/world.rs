@@ -65,8 +65,11 @@ impl World {
         let lease = LeaseRow {
             id,
             generation: 1,
+            project: "default".to_owned(),
             key,
             ttl_s,
+            keepalive_s: None,
+            idle_s: None,
             labels: BTreeMap::new(),
             client_csr_pem: String::new(),
             created_at: self.now,
@@ -302,6 +305,8 @@ impl World {
             cert_pem: String::new(),
             ready_at: self.now,
             expires_at: self.now + Duration::seconds(row.ttl_s.into()),
+            heartbeat_at: self.now,
+            warned_of: None,
             warm: false,
             timings: Vec::new(),
         };
@@ -317,6 +322,7 @@ impl World {
         };
         let end = LeaseEnd {
             reason,
+            detail: None,
             ready_at: grant.as_ref().map(|grant| grant.ready_at),
             expires_at: grant.as_ref().map(|grant| grant.expires_at),
         };

@@ -202,8 +202,12 @@ impl Bench {
             .unwrap();
         let new = NewLease {
             id,
+            project: "default".to_owned(),
             key: key(),
             ttl_s,
+            keepalive_s: None,
+            idle_s: None,
+            idempotency: None,
             labels: BTreeMap::new(),
             client_csr_pem: request.pem().unwrap(),
             created_at: self.now(),

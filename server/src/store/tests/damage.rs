@@ -160,7 +160,7 @@ async fn another_that_writes_for_too_long_is_reported() {
     // Readers are not in the way of a writer, nor it in theirs.
     assert_eq!(other.live_leases().await.unwrap(), []);
     drop(held);
-    other.insert_lease(&new_lease(1)).await.unwrap();
+    insert(&other, &new_lease(1)).await;
 }
 
 #[tokio::test]
@@ -187,13 +187,13 @@ async fn a_full_disk_loses_nothing_and_leases_can_still_end() {
     assert_eq!(store.live_leases().await.unwrap().len() as u64, written);
     // What frees space takes none: rows are changed in place.
     let ended = store
-        .end_lease(&lease, remote_docker_api::EndReason::Released, at(5))
+        .end_lease(&lease, remote_docker_api::EndReason::Released, None, at(5))
         .await;
     assert!(ended.unwrap().is_some());
     store.close().await;
     let store = Store::open(&path).await.unwrap();
     assert_eq!(store.live_leases().await.unwrap().len() as u64, written);
-    store.insert_lease(&new_lease(5000)).await.unwrap();
+    insert(&store, &new_lease(5000)).await;
 }
 
 /// A really full disk makes SQLite end the transaction by itself, which is imitated here.
@@ -206,6 +206,6 @@ async fn a_transaction_that_sqlite_ended_itself_is_not_in_the_way_of_the_next() 
         drop(tx);
     }
     for id in 1..10 {
-        store.insert_lease(&new_lease(id)).await.unwrap();
+        insert(&store, &new_lease(id)).await;
     }
 }

@@ -9,7 +9,7 @@ use crate::lease::{DestroyReason, LeaseEnd, LeasePhase};
 async fn a_lease_and_its_vm_go_through_their_whole_life() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
-    let lease = store.insert_lease(&new_lease(7)).await.unwrap();
+    let lease = insert(&store, &new_lease(7)).await;
     assert_eq!(lease.phase, LeasePhase::Waiting);
     assert_eq!(lease.labels, new_lease(7).labels);
     assert!(lease.attended);
@@ -26,10 +26,13 @@ async fn a_lease_and_its_vm_go_through_their_whole_life() {
 
     let end = LeaseEnd {
         reason: EndReason::Released,
+        detail: None,
         ready_at: Some(at(3)),
         expires_at: Some(at(3603)),
     };
-    let ending = store.end_lease(&held, EndReason::Released, at(9)).await;
+    let ending = store
+        .end_lease(&held, EndReason::Released, None, at(9))
+        .await;
     let ending = ending.unwrap().unwrap();
     let phase = LeasePhase::Ending {
         end: end.clone(),

@@ -1,6 +1,7 @@
 //! Tests of the store, on real SQLite files.
 
 mod damage;
+mod deadlines;
 mod life;
 mod races;
 mod rules;
@@ -12,9 +13,9 @@ use tempfile::TempDir;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-use super::{NewLease, Store};
+use super::{Inserted, NewLease, Store};
 use crate::ids::VmId;
-use crate::lease::{Budget, Grant, LeaseRow, PoolKey, VmPhase, VmRow};
+use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
 
 const T0: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 const ROOMY: Budget = Budget {
@@ -59,13 +60,25 @@ impl Fixture {
 fn new_lease(id: u64) -> NewLease {
     NewLease {
         id: LeaseId::from_bits(id),
+        project: "default".to_owned(),
         key: key(),
         ttl_s: 3600,
+        keepalive_s: None,
+        idle_s: None,
+        idempotency: None,
         labels: BTreeMap::from([("job".to_owned(), "build \"é\"".to_owned())]),
         client_csr_pem: "csr".to_owned(),
         created_at: at(0),
         wait_until: at(60),
         attended: true,
+    }
+}
+
+/// Writes a lease that nobody asked for before.
+async fn insert(store: &Store, new: &NewLease) -> LeaseRow {
+    match store.insert_lease(new).await.unwrap() {
+        Inserted::New(row) => row,
+        other => panic!("not a new lease: {other:?}"),
     }
 }
 
@@ -77,6 +90,8 @@ fn grant(vm: VmId, port: u16) -> Grant {
         cert_pem: "cert".to_owned(),
         ready_at: at(3),
         expires_at: at(3603),
+        heartbeat_at: at(3),
+        warned_of: None,
         warm: true,
         timings: vec![StepTiming {
             step: "clone".to_owned(),
@@ -104,7 +119,7 @@ async fn ready(store: &Store, id: u64) -> VmRow {
 /// A lease with its VM.
 async fn active(store: &Store, id: u64, port: u16) -> (LeaseRow, VmId) {
     let vm = ready(store, id).await;
-    let lease = store.insert_lease(&new_lease(id)).await.unwrap();
+    let lease = insert(&store, &new_lease(id)).await;
     let lease = store.assign(&lease, &vm, &grant(vm.id, port), at(3)).await;
     (lease.unwrap().expect("nobody else takes it"), vm.id)
 }

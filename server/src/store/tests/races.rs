@@ -36,7 +36,7 @@ async fn one_vm_goes_to_one_of_many_leases() {
         for claim in 0..6 {
             let store = Arc::clone(&stores[(claim % 2) as usize]);
             let id = round * 100 + claim;
-            let lease = store.insert_lease(&new_lease(id)).await.unwrap();
+            let lease = insert(&store, &new_lease(id)).await;
             let grant = grant(vm.id, 20_000 + id as u16);
             let vm = vm.clone();
             tasks.spawn(async move {
@@ -65,7 +65,7 @@ async fn one_vm_goes_to_one_of_many_leases() {
 async fn one_lease_gets_one_of_many_vms_and_a_port_has_one_owner() {
     let (stores, _folder) = pair().await;
     for round in 1..=ROUNDS {
-        let lease = stores[0].insert_lease(&new_lease(round)).await.unwrap();
+        let lease = insert(&stores[0], &new_lease(round)).await;
         let mut tasks = JoinSet::new();
         for claim in 0..4 {
             let store = Arc::clone(&stores[(claim % 2) as usize]);
@@ -83,10 +83,7 @@ async fn one_lease_gets_one_of_many_vms_and_a_port_has_one_owner() {
     for claim in 0..6 {
         let store = Arc::clone(&stores[(claim % 2) as usize]);
         let vm = ready(&store, 10_000 + claim).await;
-        let lease = store
-            .insert_lease(&new_lease(10_000 + claim))
-            .await
-            .unwrap();
+        let lease = insert(&store, &new_lease(10_000 + claim)).await;
         tasks.spawn(async move {
             let answer = store
                 .assign(&lease, &vm, &grant(vm.id, 19_999), at(3))
@@ -141,7 +138,9 @@ async fn one_of_many_makes_each_step() {
     for claim in 0..8_usize {
         let (store, lease) = (Arc::clone(&stores[claim % 2]), lease.clone());
         tasks.spawn(async move {
-            let ended = store.end_lease(&lease, EndReason::Released, at(5)).await;
+            let ended = store
+                .end_lease(&lease, EndReason::Released, None, at(5))
+                .await;
             ended.unwrap().is_some()
         });
     }
@@ -165,7 +164,9 @@ async fn a_snapshot_never_shows_half_of_a_step() {
     let writing = tokio::spawn(async move {
         for id in 1..=ROUNDS {
             let (lease, _) = active(&writer, id, 20_000 + id as u16).await;
-            let ended = writer.end_lease(&lease, EndReason::Released, at(5)).await;
+            let ended = writer
+                .end_lease(&lease, EndReason::Released, None, at(5))
+                .await;
             assert!(ended.unwrap().is_some());
         }
     });

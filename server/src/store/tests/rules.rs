@@ -11,9 +11,9 @@ use crate::store::{StoreError, Wish};
 #[tokio::test]
 async fn a_lease_that_never_had_a_vm_ends_without_one() {
     let Fixture { store, folder: _f } = Fixture::new().await;
-    let lease = store.insert_lease(&new_lease(1)).await.unwrap();
+    let lease = insert(&store, &new_lease(1)).await;
     let reason = EndReason::WaitTimeout;
-    let ending = store.end_lease(&lease, reason, at(5)).await.unwrap();
+    let ending = store.end_lease(&lease, reason, None, at(5)).await.unwrap();
     let ending = ending.unwrap();
     let LeasePhase::Ending { end, vm: None } = &ending.phase else {
         panic!("{ending:?}");
@@ -35,7 +35,9 @@ async fn a_lease_that_never_had_a_vm_ends_without_one() {
 async fn a_lost_vm_is_destroyed_as_lost() {
     let Fixture { store, folder: _f } = Fixture::new().await;
     let (lease, vm) = active(&store, 1, 20_000).await;
-    let ending = store.end_lease(&lease, EndReason::VmLost, at(5)).await;
+    let ending = store
+        .end_lease(&lease, EndReason::VmLost, None, at(5))
+        .await;
     assert!(ending.unwrap().is_some());
     let reason = DestroyReason::Lost;
     let row = store.vm(vm).await.unwrap().unwrap();
@@ -45,7 +47,7 @@ async fn a_lost_vm_is_destroyed_as_lost() {
 #[tokio::test]
 async fn the_first_wish_stands() {
     let Fixture { store, folder: _f } = Fixture::new().await;
-    let lease = store.insert_lease(&new_lease(1)).await.unwrap();
+    let lease = insert(&store, &new_lease(1)).await;
     let id = lease.id;
     let unknown = store.wish_end(LeaseId::from_bits(99), EndReason::Released);
     assert_eq!(unknown.await.unwrap(), Wish::Unknown);
@@ -63,7 +65,9 @@ async fn the_first_wish_stands() {
     assert_eq!(late.unwrap(), None);
     assert_eq!(store.vm(vm.id).await.unwrap().unwrap(), vm);
 
-    let ending = store.end_lease(&wished, EndReason::ClientGone, at(4)).await;
+    let ending = store
+        .end_lease(&wished, EndReason::ClientGone, None, at(4))
+        .await;
     let ending = ending.unwrap().unwrap();
     let again = store.wish_end(id, EndReason::Released).await.unwrap();
     assert_eq!(again, Wish::AlreadyEnding);
@@ -76,12 +80,12 @@ async fn the_first_wish_stands() {
 async fn a_start_of_the_server_gives_up_those_whose_line_it_cut() {
     let Fixture { store, folder: _f } = Fixture::new().await;
     let (held, _) = active(&store, 1, 20_000).await;
-    let attended = store.insert_lease(&new_lease(2)).await.unwrap();
+    let attended = insert(&store, &new_lease(2)).await;
     let polled = NewLease {
         attended: false,
         ..new_lease(3)
     };
-    let polled = store.insert_lease(&polled).await.unwrap();
+    let polled = insert(&store, &polled).await;
     assert_eq!(store.startup().await.unwrap(), 1);
     assert_eq!(store.startup().await.unwrap(), 0);
     let wish = async |lease: LeaseRow| store.lease(lease.id).await.unwrap().unwrap().end_wish;
@@ -137,7 +141,7 @@ async fn what_the_diagram_does_not_have_is_refused() {
     let alone = store.advance_vm(&ready, VmPhase::Assigned { lease }, at(2));
     assert!(matches!(alone.await, Err(StoreError::AssignedAlone)));
 
-    let lease = store.insert_lease(&new_lease(1)).await.unwrap();
+    let lease = insert(&store, &new_lease(1)).await;
     let refused = store.finish_lease(&lease, at(2)).await;
     assert!(matches!(refused, Err(StoreError::Illegal(_))));
     let early = store.assign(&lease, &vm, &grant(vm.id, 1), at(2)).await;
@@ -150,9 +154,13 @@ async fn what_the_diagram_does_not_have_is_refused() {
         .assign(&larger, &ready, &grant(ready.id, 1), at(2))
         .await;
     assert!(matches!(other, Err(StoreError::Mismatch)), "another kind");
-    let ending = store.end_lease(&lease, EndReason::Released, at(3)).await;
+    let ending = store
+        .end_lease(&lease, EndReason::Released, None, at(3))
+        .await;
     let ending = ending.unwrap().unwrap();
-    let twice = store.end_lease(&ending, EndReason::Released, at(3)).await;
+    let twice = store
+        .end_lease(&ending, EndReason::Released, None, at(3))
+        .await;
     assert!(matches!(twice, Err(StoreError::Illegal(_))));
 }
 
@@ -179,7 +187,7 @@ async fn who_saw_an_old_row_changes_nothing() {
     let stale = store.advance_vm(&vm, VmPhase::Activating, at(3)).await;
     assert_eq!(stale.unwrap(), None);
 
-    let waiting = store.insert_lease(&new_lease(2)).await.unwrap();
+    let waiting = insert(&store, &new_lease(2)).await;
     let stock = ready(&store, 2).await;
     let spare = ready(&store, 3).await;
     let held = store
@@ -192,7 +200,7 @@ async fn who_saw_an_old_row_changes_nothing() {
         .await;
     assert_eq!(again.unwrap(), None);
     assert_eq!(store.vm(spare.id).await.unwrap().unwrap(), spare);
-    let next = store.insert_lease(&new_lease(3)).await.unwrap();
+    let next = insert(&store, &new_lease(3)).await;
     let again = store
         .assign(&next, &stock, &grant(stock.id, 20_001), at(3))
         .await;
@@ -204,7 +212,7 @@ async fn who_saw_an_old_row_changes_nothing() {
     assert_eq!(store.lease(next.id).await.unwrap().unwrap(), next);
 
     let stale = store
-        .end_lease(&waiting, EndReason::ClientGone, at(4))
+        .end_lease(&waiting, EndReason::ClientGone, None, at(4))
         .await;
     assert_eq!(stale.unwrap(), None);
     // A VM leaves an active lease together with it only.
@@ -212,7 +220,9 @@ async fn who_saw_an_old_row_changes_nothing() {
     let reason = DestroyReason::Lost;
     let alone = store.advance_vm(&assigned, VmPhase::Destroying { reason }, at(4));
     assert_eq!(alone.await.unwrap(), None);
-    let ending = store.end_lease(&held, EndReason::Released, at(5)).await;
+    let ending = store
+        .end_lease(&held, EndReason::Released, None, at(5))
+        .await;
     let ending = ending.unwrap().unwrap();
     let gone = store.vm(stock.id).await.unwrap().unwrap();
     store.vm_gone(&gone, at(6)).await.unwrap().unwrap();
@@ -254,7 +264,7 @@ async fn every_write_is_told_and_a_lost_race_is_not() {
         changes.borrow_and_update();
     };
     told("nothing yet", false).await;
-    let lease = store.insert_lease(&new_lease(1)).await.unwrap();
+    let lease = insert(&store, &new_lease(1)).await;
     told("insert", true).await;
     let vm = planned(&store, 1).await;
     told("create", true).await;
@@ -282,9 +292,11 @@ async fn only_what_is_long_over_is_forgotten() {
     let Fixture { store, folder: _f } = Fixture::new().await;
     active(&store, 1, 20_000).await;
     ready(&store, 2).await;
-    store.insert_lease(&new_lease(3)).await.unwrap();
+    insert(&store, &new_lease(3)).await;
     let (lease, vm) = active(&store, 4, 20_001).await;
-    let ending = store.end_lease(&lease, EndReason::Released, at(5)).await;
+    let ending = store
+        .end_lease(&lease, EndReason::Released, None, at(5))
+        .await;
     let ending = ending.unwrap().unwrap();
     let row = store.vm(vm).await.unwrap().unwrap();
     store.vm_gone(&row, at(6)).await.unwrap().unwrap();
@@ -302,7 +314,7 @@ async fn everything_is_still_there_after_a_sudden_end() {
     let fixture = Fixture::new().await;
     let install = fixture.store.install_id();
     active(&fixture.store, 1, 20_000).await;
-    fixture.store.insert_lease(&new_lease(2)).await.unwrap();
+    insert(&fixture.store, &new_lease(2)).await;
     let before = fixture.store.snapshot().await.unwrap();
     // Opened again while the first has not closed it, as after a kill.
     let store = Store::open(&fixture.folder.path().join("state.db")).await;
@@ -326,11 +338,11 @@ async fn every_reason_reads_back_as_it_was_written() {
         EndReason::WaitTimeout,
     ];
     for (id, reason) in (1..).zip(ends) {
-        let lease = store.insert_lease(&new_lease(id)).await.unwrap();
+        let lease = insert(&store, &new_lease(id)).await;
         store.wish_end(lease.id, reason).await.unwrap();
         let lease = store.lease(lease.id).await.unwrap().unwrap();
         assert_eq!(lease.end_wish, Some(reason));
-        let ending = store.end_lease(&lease, reason, at(1)).await.unwrap();
+        let ending = store.end_lease(&lease, reason, None, at(1)).await.unwrap();
         let LeasePhase::Ending { end, .. } = ending.unwrap().phase else {
             panic!("{reason:?}");
         };

@@ -1,0 +1,136 @@
+//! What moves the deadlines of an active lease: heartbeats, extensions, warnings.
+
+use remote_docker_api::{EventKind, LeaseId};
+use sqlx::SqliteConnection;
+use time::OffsetDateTime;
+
+use super::columns::micros;
+use super::rows;
+use super::{Store, StoreError, events};
+use crate::lease::{LeasePhase, LeaseRow};
+
+/// What became of a call that moves a deadline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    /// This is the lease now. Also when nothing had to be moved.
+    Done(LeaseRow),
+    /// The lease is not active: it waits, ends or has ended.
+    NotActive(LeaseRow),
+    /// The lease expects no heartbeats.
+    NoKeepalive,
+    /// There is no such lease.
+    Unknown,
+}
+
+impl Store {
+    /// Writes down that the holder of a lease is there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn heartbeat(&self, id: LeaseId, now: OffsetDateTime) -> Result<Moved, StoreError> {
+        let mut tx = self.write().await?;
+        let Some(row) = by_id(&mut tx, id).await? else {
+            return Ok(Moved::Unknown);
+        };
+        if !is_active(&row) {
+            return Ok(Moved::NotActive(row));
+        }
+        if row.keepalive_s.is_none() {
+            return Ok(Moved::NoKeepalive);
+        }
+        // A new generation, so that an end for want of this heartbeat that is just being written
+        // loses the race. A clock that was set back does not take an earlier heartbeat away.
+        let row = sqlx::query(
+            "UPDATE leases SET generation = generation + 1, \
+             heartbeat_at = CASE WHEN heartbeat_at > $1 THEN heartbeat_at ELSE $1 END \
+             WHERE id = $2 RETURNING *",
+        )
+        .bind(micros(now))
+        .bind(id.to_string())
+        .fetch_one(&mut *tx)
+        .await?;
+        let row = rows::lease(&row)?;
+        self.commit(tx).await?;
+        Ok(Moved::Done(row))
+    }
+
+    /// Lets a lease last at least until this moment.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn extend(
+        &self,
+        id: LeaseId,
+        until: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<Moved, StoreError> {
+        let mut tx = self.write().await?;
+        let Some(row) = by_id(&mut tx, id).await? else {
+            return Ok(Moved::Unknown);
+        };
+        match &row.phase {
+            LeasePhase::Active(grant) if is_active(&row) => {
+                if micros(grant.expires_at) >= micros(until) {
+                    return Ok(Moved::Done(row));
+                }
+            }
+            _ => return Ok(Moved::NotActive(row)),
+        }
+        let row = sqlx::query(
+            "UPDATE leases SET generation = generation + 1, expires_at = $1 WHERE id = $2 \
+             RETURNING *",
+        )
+        .bind(micros(until))
+        .bind(id.to_string())
+        .fetch_one(&mut *tx)
+        .await?;
+        let row = rows::lease(&row)?;
+        events::append(&mut tx, id, EventKind::Extended, None, now).await?;
+        self.commit(tx).await?;
+        Ok(Moved::Done(row))
+    }
+
+    /// Writes down that the holder of an active lease is warned of the end at `of`. `None` when the
+    /// lease is no longer as it was seen.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn warn(
+        &self,
+        seen: &LeaseRow,
+        of: OffsetDateTime,
+        detail: &str,
+        now: OffsetDateTime,
+    ) -> Result<Option<LeaseRow>, StoreError> {
+        let mut tx = self.write().await?;
+        let row = sqlx::query(
+            "UPDATE leases SET generation = generation + 1, warned_of = $1 \
+             WHERE id = $2 AND generation = $3 AND state = 'active' RETURNING *",
+        )
+        .bind(micros(of))
+        .bind(seen.id.to_string())
+        .bind(seen.generation)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let row = rows::lease(&row)?;
+        events::append(&mut tx, seen.id, EventKind::Warning, Some(detail), now).await?;
+        self.commit(tx).await?;
+        Ok(Some(row))
+    }
+}
+
+fn is_active(row: &LeaseRow) -> bool {
+    matches!(row.phase, LeasePhase::Active(_)) && row.end_wish.is_none()
+}
+
+async fn by_id(
+    connection: &mut SqliteConnection,
+    id: LeaseId,
+) -> Result<Option<LeaseRow>, StoreError> {
+    let row = sqlx::query("SELECT * FROM leases WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(rows::lease).transpose()
+}
