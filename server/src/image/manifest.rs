@@ -14,7 +14,6 @@ pub(super) const FORMAT: u32 = 1;
 pub(super) struct Manifest {
     pub(super) engine: String,
     pub(super) engine_version: String,
-    pub(super) recipe_digest: String,
     pub(super) files: BTreeMap<String, FileEntry>,
 }
 

@@ -173,6 +173,9 @@ fn load(folder: &Path) -> Result<Image, ImageError> {
     };
     // Before the check, so that a file that is replaced during it is noticed at the first use.
     let seen = Seen::of(&files)?;
+    // Of the content, not of the recipe: the same recipe gives other content when packages change, and
+    // a clone of a template whose disk is not this one would read a mixture of both.
+    let mut digest = Sha256::new();
     for (name, file) in [
         ("disk.qcow2", &files.disk),
         ("vmlinuz", &files.kernel),
@@ -183,11 +186,12 @@ fn load(folder: &Path) -> Result<Image, ImageError> {
             file: name,
         })?;
         check_file(file, expected)?;
+        digest.update(format!("{name} {}\n", expected.sha256));
     }
     Ok(Image {
         engine: manifest.engine,
         engine_version: manifest.engine_version,
-        digest: manifest.recipe_digest,
+        digest: format!("{:x}", digest.finalize()),
         files,
         seen,
     })

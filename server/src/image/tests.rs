@@ -32,6 +32,25 @@ fn a_good_image_is_found() {
     assert_eq!(images[0].files.kernel, folder.path().join("trixie/vmlinuz"));
 }
 
+/// A template is known again by it.
+#[test]
+fn the_digest_is_that_of_the_content_and_not_of_the_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("trixie");
+    let digest = || load_all(folder.path()).unwrap().remove(0).digest;
+    write_image(&image, "26");
+    let first = digest();
+    write_image(&image, "26");
+    assert_eq!(digest(), first);
+
+    let manifest = fs::read_to_string(image.join("manifest.json")).unwrap();
+    let sha256 = |content: &str| format!("{:x}", Sha256::digest(content));
+    let rebuilt = manifest.replace(&sha256("vmlinuz"), &sha256("VMLINUZ"));
+    fs::write(image.join("vmlinuz"), "VMLINUZ").unwrap();
+    fs::write(image.join("manifest.json"), rebuilt).unwrap();
+    assert_ne!(digest(), first);
+}
+
 #[test]
 fn no_image_tells_how_to_get_one() {
     let folder = tempfile::tempdir().unwrap();

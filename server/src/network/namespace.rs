@@ -38,6 +38,7 @@ impl Namespace {
         let path = path(&name);
         fs::create_dir_all(FOLDER).map_err(NetworkError::system(format!("make {FOLDER}")))?;
         let _lock = host_lock()?;
+        share_folder()?;
         if let Some(object) = open_if_mounted(&path)? {
             return Ok(Self { name, object });
         }
@@ -101,6 +102,28 @@ impl Namespace {
     pub(super) fn object(&self) -> BorrowedFd<'_> {
         self.object.as_fd()
     }
+}
+
+/// Makes the folder a mount of its own that passes its mounts on, as `ip netns add` does when it
+/// finds none. Done by that program after this one mounted something there, it would cover our mount
+/// with a second one; then the name could not be taken away again.
+fn share_folder() -> Result<(), NetworkError> {
+    let none: Option<&str> = None;
+    let share = || {
+        let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+        mount(none, FOLDER, none, flags, none)
+    };
+    let shared = match share() {
+        // EINVAL: it is no mount yet.
+        Err(nix::Error::EINVAL) => {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(FOLDER), FOLDER, none, flags, none).and_then(|()| share())
+        }
+        shared => shared,
+    };
+    shared.map_err(NetworkError::system(format!(
+        "make {FOLDER} a mount that is shared (this takes root)"
+    )))
 }
 
 /// Held while something is chosen that all servers of this host share: names and address pairs. The

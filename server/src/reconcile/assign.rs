@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::Reconciler;
 use super::jobs::timing;
 use crate::failpoint;
-use crate::lease::{Grant, LeasePhase, LeaseRow, Snapshot, VmRow};
+use crate::lease::{Grant, LeaseRow, VmRow};
 use crate::relay::Reservation;
 use crate::store::StoreError;
 
@@ -22,11 +22,10 @@ impl Reconciler {
         &mut self,
         lease: &LeaseRow,
         vm: &VmRow,
-        snapshot: &Snapshot,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
         let began = Instant::now();
-        let Some(reservation) = self.reserve_port(&snapshot.leases).await else {
+        let Some(reservation) = self.reserve_port().await? else {
             return Ok(());
         };
         failpoint::hit("port-reserved");
@@ -83,17 +82,14 @@ impl Reconciler {
     }
 
     /// Opens a port of the configured range that no lease has and no other process holds.
-    async fn reserve_port(&self, leases: &[LeaseRow]) -> Option<Reservation> {
-        let taken = |port: u16| {
-            leases.iter().any(|lease| match &lease.phase {
-                LeasePhase::Active(grant) => grant.port == port,
-                _ => false,
-            })
-        };
+    async fn reserve_port(&self) -> Result<Option<Reservation>, StoreError> {
+        // Those of leases that end are among them: one whose machine cannot be destroyed keeps its
+        // port although nobody listens there.
+        let taken = self.context.store.used_ports().await?;
         let ports = &self.context.settings.ports;
-        for port in ports.clone().filter(|port| !taken(*port)) {
+        for port in ports.clone().filter(|port| !taken.contains(port)) {
             match self.relay.reserve(port).await {
-                Ok(reservation) => return Some(reservation),
+                Ok(reservation) => return Ok(Some(reservation)),
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {}
                 Err(error) => {
                     tracing::error!(
@@ -101,7 +97,7 @@ impl Reconciler {
                         error = &error as &dyn std::error::Error,
                         "port {port} cannot be opened"
                     );
-                    return None;
+                    return Ok(None);
                 }
             }
         }
@@ -112,7 +108,7 @@ impl Reconciler {
                 "every port of the relay ({first}-{last}) is in use"
             ));
         });
-        None
+        Ok(None)
     }
 }
 

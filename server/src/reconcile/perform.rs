@@ -52,7 +52,7 @@ impl Reconciler {
                 vm: vm_id,
             } => {
                 if let (Some(lease), Some(vm)) = (lease(id), vm(vm_id)) {
-                    self.assign(lease, vm, snapshot, now).await?;
+                    self.assign(lease, vm, now).await?;
                 }
             }
             Action::CreateVm(key) => self.create_vm(key, snapshot, now).await?,

@@ -33,10 +33,18 @@ pub(super) async fn destroy(host: &Host, vm: VmId) -> Result<(), HypervisorError
         .logs
         .as_ref()
         .map(|logs| logs.join(format!("{vm}.log")));
+    // And what it was just writing when a server before this one was killed.
+    let draft = host
+        .run
+        .as_ref()
+        .map(|run| run.join(format!("{vm}.xml.new")));
     let wire = async { Ok(host.wires.detach(vm).await?) };
     let files = blocking("remove the VM's files", move || {
         folder.remove()?;
-        log.map_or(Ok(()), |log| remove_file(&log))
+        for path in log.iter().chain(&draft) {
+            remove_file(path)?;
+        }
+        Ok(())
     });
     tokio::try_join!(wire, files)?;
     Ok(())

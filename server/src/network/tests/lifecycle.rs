@@ -129,6 +129,17 @@ fn closing_leaves_nothing_once_the_wires_are_gone() {
     }
 }
 
+/// The first use of `ip netns` after a boot, by whoever it is, mounts the folder of names over itself.
+#[test]
+fn closing_leaves_nothing_when_others_make_namespaces_meanwhile() {
+    let lab = Lab::new();
+    let network = lab.open(config(Uplink::None));
+    ip("netns add others");
+    assert!(lab.wait(network.close_if_empty()).unwrap());
+    assert!(!Path::new(&namespace_file()).exists());
+    ip("netns delete others");
+}
+
 #[test]
 fn two_installations_share_a_host() {
     let lab = Lab::new();

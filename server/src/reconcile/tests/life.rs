@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use remote_docker_api::EndReason;
 
 use super::bench::{Bench, key};
+use crate::hypervisor::sim::{SimFault, Verb};
 use crate::lease::LeasePhase;
 
 #[tokio::test]
@@ -117,6 +118,22 @@ async fn a_port_that_somebody_else_holds_is_passed_over() {
     let lease = bench.ask().await;
     assert_eq!(bench.active(lease).await.port, first + 1);
     drop(held);
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_be_destroyed_does_not_hold_up_others() {
+    let mut bench = Bench::started().await;
+    let stuck = bench.ask().await;
+    let port = bench.active(stuck).await.port;
+    bench.sim.inject(Verb::Destroy, SimFault::Hangs);
+    bench.release(stuck).await;
+    bench
+        .eventually("the machine is being destroyed", |bench| {
+            !bench.sim.has_fault(Verb::Destroy)
+        })
+        .await;
+    let next = bench.ask().await;
+    assert_eq!(bench.active(next).await.port, port + 1);
 }
 
 #[tokio::test]
