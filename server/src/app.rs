@@ -39,6 +39,15 @@ const ACTIVATE_DEADLINE_S: i64 = 240;
 /// How long a ready VM that nobody waits for any more is kept, in seconds.
 const SURPLUS_AFTER_S: i64 = 60;
 
+/// How long a ready VM may wait for its lease, in seconds: its certificate is good for much longer.
+const READY_MAX_AGE_S: i64 = 6 * 3600;
+
+/// After how many starts in a row that failed a waiting lease is given up.
+const START_ATTEMPTS: usize = 3;
+
+/// How long before its end the holder of a lease is warned, in seconds.
+const WARN_BEFORE_S: i64 = 60;
+
 /// The part of the host's available memory that VMs may take when the configuration does not say.
 const MEMORY_SHARE_PERCENT: u64 = 80;
 
@@ -334,6 +343,9 @@ fn settings(
             start_deadline: time::Duration::seconds(START_DEADLINE_S),
             activate_deadline: time::Duration::seconds(ACTIVATE_DEADLINE_S),
             surplus_after: time::Duration::seconds(SURPLUS_AFTER_S),
+            ready_max_age: time::Duration::seconds(READY_MAX_AGE_S),
+            start_attempts: START_ATTEMPTS,
+            warn_before: time::Duration::seconds(WARN_BEFORE_S),
         },
         offers,
         guest_network: config.network.guest_network.base(),

@@ -11,10 +11,13 @@
 //! answers what to do.
 
 mod capacity;
+mod deadline;
 mod growth;
 mod model;
+mod outlook;
 mod plan;
 mod pool;
+mod queue;
 mod routes;
 mod snapshot;
 mod transition;
@@ -25,9 +28,11 @@ mod wakeup;
 mod tests;
 
 pub use capacity::Budget;
+pub use deadline::Cause;
 pub use model::{DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
+pub use outlook::{Pace, outlook};
 pub use plan::{Action, plan};
 pub use routes::routes;
-pub use snapshot::{Policy, Snapshot, TemplateState};
+pub use snapshot::{Activity, Policy, Snapshot, TemplateState};
 pub use transition::{IllegalTransition, check_lease, check_vm};
 pub use wakeup::next_wakeup;

@@ -80,6 +80,10 @@ pub enum DestroyReason {
     Lost,
     /// Nobody needs it.
     Surplus,
+    /// It was ready for so long that a fresh one is better.
+    Aged,
+    /// Its agent or its Docker daemon stopped answering before it had a lease.
+    Unwell,
 }
 
 /// A lease.

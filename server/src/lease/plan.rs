@@ -6,8 +6,10 @@ use remote_docker_api::{EndReason, LeaseId};
 use time::OffsetDateTime;
 
 use super::capacity::Need;
+use super::deadline::{self, Cause};
 use super::growth::Growth;
 use super::pool::{Pool, Served};
+use super::queue;
 use super::snapshot::{Policy, Snapshot};
 use super::verdict::Judge;
 use super::{DestroyReason, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
@@ -23,6 +25,15 @@ pub enum Action {
         lease: LeaseId,
         /// Why.
         reason: EndReason,
+    },
+    /// Warn the holder of a lease that it will end.
+    Warn {
+        /// Which.
+        lease: LeaseId,
+        /// When it will end.
+        of: OffsetDateTime,
+        /// Why.
+        cause: Cause,
     },
     /// Hand a ready VM to a waiting lease.
     Assign {
@@ -58,10 +69,10 @@ pub enum Action {
 /// Decides what to do at `now`. The same input gives the same actions in the same order; carrying out
 /// any part of them and asking again is always right.
 ///
-/// Leases are served strictly in the order in which they were asked for: a ready VM goes to the
-/// oldest lease that wants its kind, and while the oldest that needs new memory does not fit, memory
-/// is kept for it instead of going to younger, smaller ones. A big lease would otherwise starve on a
-/// host that is busy with small ones.
+/// Leases are served strictly in the order of their queue (`queue.rs`): a ready VM goes to the first
+/// that wants its kind, and while the first that needs new memory does not fit, memory is kept for it
+/// instead of going to later, smaller ones. A big lease would otherwise starve on a host that is busy
+/// with small ones.
 #[must_use]
 pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Action> {
     let judge = Judge::new(now, snapshot, policy);
@@ -77,7 +88,7 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
                 lease: lease.id,
                 vm,
             }),
-            Served::Soon => {}
+            Served::Soon(_) => {}
             Served::Not => unserved.push(lease),
         }
     }
@@ -100,6 +111,8 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
         .map(|(lease, reason)| Action::EndLease { lease, reason })
         .collect();
     actions.extend(assign);
+    let warnings = warnings(now, &judge, snapshot, policy, &actions);
+    actions.extend(warnings);
     actions.extend(next_steps(now, &judge, snapshot, &destroy));
     actions.extend(growth.into_actions());
     actions.extend(
@@ -111,9 +124,9 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
     actions
 }
 
-type Faults = BTreeMap<VmId, DestroyReason>;
+pub(super) type Faults = BTreeMap<VmId, DestroyReason>;
 
-fn faults(judge: &Judge<'_>, snapshot: &Snapshot) -> Faults {
+pub(super) fn faults(judge: &Judge<'_>, snapshot: &Snapshot) -> Faults {
     let of = |vm: &VmRow| Some((vm.id, judge.fault_of(vm)?));
     snapshot.vms.iter().filter_map(of).collect()
 }
@@ -122,7 +135,7 @@ fn mark_surplus(destroy: &mut Faults, surplus: Vec<VmId>) {
     destroy.extend(surplus.into_iter().map(|vm| (vm, DestroyReason::Surplus)));
 }
 
-fn ends(judge: &Judge<'_>, snapshot: &Snapshot) -> BTreeMap<LeaseId, EndReason> {
+pub(super) fn ends(judge: &Judge<'_>, snapshot: &Snapshot) -> BTreeMap<LeaseId, EndReason> {
     snapshot
         .leases
         .iter()
@@ -131,15 +144,51 @@ fn ends(judge: &Judge<'_>, snapshot: &Snapshot) -> BTreeMap<LeaseId, EndReason> 
         .collect()
 }
 
-/// Leases that go on waiting, oldest first. A busy one is being served already.
-fn waiting<'a>(snapshot: &'a Snapshot, ends: &BTreeMap<LeaseId, EndReason>) -> Vec<&'a LeaseRow> {
+/// Holders that are to be warned of an end that is not there yet.
+fn warnings(
+    now: OffsetDateTime,
+    judge: &Judge<'_>,
+    snapshot: &Snapshot,
+    policy: &Policy,
+    ends: &[Action],
+) -> Vec<Action> {
+    let ending: BTreeSet<LeaseId> = ends
+        .iter()
+        .filter_map(|action| match action {
+            Action::EndLease { lease, .. } => Some(*lease),
+            _ => None,
+        })
+        .collect();
+    snapshot
+        .leases
+        .iter()
+        .filter(|lease| lease.end_wish.is_none() && !ending.contains(&lease.id))
+        .filter_map(|lease| match &lease.phase {
+            LeasePhase::Active(grant) if !judge.is_busy(grant.vm) => {
+                let end = deadline::warning(now, lease, grant, snapshot, policy)?;
+                Some(Action::Warn {
+                    lease: lease.id,
+                    of: end.at,
+                    cause: end.cause,
+                })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Leases that go on waiting, the next to be served first. A busy one is being served already.
+pub(super) fn waiting<'a>(
+    snapshot: &'a Snapshot,
+    ends: &BTreeMap<LeaseId, EndReason>,
+) -> Vec<&'a LeaseRow> {
     let mut waiting: Vec<_> = snapshot
         .leases
         .iter()
         .filter(|lease| lease.phase == LeasePhase::Waiting)
         .filter(|lease| !ends.contains_key(&lease.id) && !snapshot.busy_leases.contains(&lease.id))
         .collect();
-    waiting.sort_by_key(|lease| (lease.created_at, lease.id));
+    queue::sort(&mut waiting, &snapshot.leases);
     waiting
 }
 

@@ -14,8 +14,8 @@ use crate::ids::VmId;
 pub(super) enum Served {
     /// It gets this VM now.
     By(VmId),
-    /// A VM that is on its way is meant for it.
-    Soon,
+    /// A VM that is on its way is meant for it; it is this far.
+    Soon(VmPhase),
     /// There is nothing for it.
     Not,
 }
@@ -31,15 +31,16 @@ pub(super) struct Pool<'a> {
 struct Stock<'a> {
     /// Ready and free, the longest ready first.
     ready: VecDeque<&'a VmRow>,
-    /// How many are being started or activated; they cannot be stopped half way.
-    coming: usize,
+    /// Those that are being started or activated, which cannot be stopped half way; the one that
+    /// will be ready last comes first.
+    coming: Vec<VmPhase>,
     /// Of which nothing is on the host.
     planned: VecDeque<&'a VmRow>,
 }
 
 impl Stock<'_> {
     fn len(&self) -> usize {
-        self.ready.len() + self.coming + self.planned.len()
+        self.ready.len() + self.coming.len() + self.planned.len()
     }
 }
 
@@ -53,12 +54,22 @@ impl<'a> Pool<'a> {
             let stock = pool.stocks.entry(vm.key.clone()).or_default();
             match vm.phase {
                 VmPhase::Planned if !busy => stock.planned.push_back(vm),
-                VmPhase::Planned | VmPhase::Starting | VmPhase::Activating => stock.coming += 1,
+                VmPhase::Planned | VmPhase::Starting | VmPhase::Activating => {
+                    stock.coming.push(vm.phase);
+                }
                 VmPhase::Ready if !busy => stock.ready.push_back(vm),
                 // The step that made it ready has not reported back yet, which takes a moment.
-                VmPhase::Ready => stock.coming += 1,
+                VmPhase::Ready => stock.coming.push(vm.phase),
                 _ => {}
             }
+        }
+        for stock in pool.stocks.values_mut() {
+            stock.coming.sort_by_key(|phase| match phase {
+                VmPhase::Planned => 0,
+                VmPhase::Starting => 1,
+                VmPhase::Activating => 2,
+                _ => 3,
+            });
         }
         // Or it is being handed to a lease, which is busy as well.
         let handed = |lease: &&LeaseRow| {
@@ -66,7 +77,7 @@ impl<'a> Pool<'a> {
         };
         for lease in snapshot.leases.iter().filter(handed) {
             if let Some(stock) = pool.stocks.get_mut(&lease.key) {
-                stock.coming = stock.coming.saturating_sub(1);
+                stock.coming.pop();
             }
         }
         pool
@@ -80,14 +91,10 @@ impl<'a> Pool<'a> {
         if let Some(vm) = stock.ready.pop_front() {
             return Served::By(vm.id);
         }
-        if stock.coming > 0 {
-            stock.coming -= 1;
-            return Served::Soon;
-        }
-        match stock.planned.pop_front() {
-            Some(_) => Served::Soon,
-            None => Served::Not,
-        }
+        let coming = stock.coming.pop();
+        coming
+            .or_else(|| Some(stock.planned.pop_front()?.phase))
+            .map_or(Served::Not, Served::Soon)
     }
 
     /// How many VMs of `key` are left that no lease waits for.

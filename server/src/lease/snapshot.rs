@@ -40,6 +40,23 @@ pub struct Snapshot {
     /// Until when nothing new is begun for a key, because its last start or template failed. Keeps a
     /// broken host from spinning.
     pub held_back: BTreeMap<PoolKey, OffsetDateTime>,
+    /// When the starts of a key failed that failed in a row, oldest first; the newest few are enough.
+    pub failures: BTreeMap<PoolKey, Vec<OffsetDateTime>>,
+    /// Since when heartbeats can reach this process: silence before does not count.
+    pub listening_since: Option<OffsetDateTime>,
+    /// What the guests said last about themselves. Nothing of a guest that said nothing yet.
+    pub activity: BTreeMap<VmId, Activity>,
+    /// VMs whose agent or daemon has not answered for too long.
+    pub unwell: BTreeSet<VmId>,
+}
+
+/// What a guest said about whether it is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// When it was last in use: a byte of its API moved, a container ran or a build was under way.
+    pub busy_at: OffsetDateTime,
+    /// When it said so. What has happened since, nobody knows.
+    pub heard_at: OffsetDateTime,
 }
 
 /// How it stands with a template.
@@ -80,6 +97,13 @@ pub struct Policy {
     pub activate_deadline: Duration,
     /// How long a ready VM that nobody needs is kept for the next lease.
     pub surplus_after: Duration,
+    /// How long a ready VM may wait for its lease before another takes its place.
+    pub ready_max_age: Duration,
+    /// After how many starts in a row that failed a lease that waited all the while is given up.
+    pub start_attempts: usize,
+    /// How long before its end the holder of a lease is warned, unless the lease is shorter than twice
+    /// that.
+    pub warn_before: Duration,
 }
 
 impl Snapshot {

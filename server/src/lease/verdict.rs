@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use remote_docker_api::{EndReason, LeaseId};
 use time::{Duration, OffsetDateTime};
 
+use super::deadline;
 use super::snapshot::{Policy, Snapshot, TemplateState};
 use super::{DestroyReason, LeasePhase, LeaseRow, VmPhase, VmRow};
 use crate::ids::VmId;
@@ -68,7 +69,8 @@ impl<'a> Judge<'a> {
         match &lease.phase {
             LeasePhase::Waiting => lease
                 .end_wish
-                .or_else(|| (self.now >= lease.wait_until).then_some(EndReason::WaitTimeout)),
+                .or_else(|| (self.now >= lease.wait_until).then_some(EndReason::WaitTimeout))
+                .or_else(|| self.starts_fail(lease).then_some(EndReason::StartFailed)),
             LeasePhase::Active(grant) => {
                 // Its row and its VM's change together; an action in flight comes first.
                 if self.is_busy(grant.vm) {
@@ -80,10 +82,19 @@ impl<'a> Judge<'a> {
                 lease
                     .end_wish
                     .or_else(|| lost.then_some(EndReason::VmLost))
-                    .or_else(|| (self.now >= grant.expires_at).then_some(EndReason::Expired))
+                    .or_else(|| deadline::passed(self.now, lease, grant, self.snapshot))
             }
             LeasePhase::Ending { .. } | LeasePhase::Ended { .. } => None,
         }
+    }
+
+    /// Whether so many starts in a row failed while this lease waited that the next will fail too.
+    fn starts_fail(&self, lease: &LeaseRow) -> bool {
+        let attempts = self.policy.start_attempts.max(1);
+        let failures = self.snapshot.failures.get(&lease.key);
+        failures
+            .and_then(|failures| failures.iter().rev().nth(attempts - 1))
+            .is_some_and(|first| *first >= lease.created_at)
     }
 
     /// Why this VM is to be destroyed now, whether or not it is needed.
@@ -116,7 +127,17 @@ impl<'a> Judge<'a> {
             VmPhase::Ready if !self.snapshot.keyed.contains(&vm.id) => {
                 Some(DestroyReason::Interrupted)
             }
-            VmPhase::Ready => lost,
+            VmPhase::Ready => lost
+                .or_else(|| {
+                    self.snapshot
+                        .unwell
+                        .contains(&vm.id)
+                        .then_some(DestroyReason::Unwell)
+                })
+                .or_else(|| {
+                    let aged = over(vm.phase_since, self.policy.ready_max_age, self.now);
+                    aged.then_some(DestroyReason::Aged)
+                }),
             // Both rows change in one transaction, so this is damage; but a VM that nobody holds
             // and nothing ends would keep its memory for ever.
             VmPhase::Assigned { lease } => {

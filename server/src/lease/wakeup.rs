@@ -2,6 +2,7 @@
 
 use time::OffsetDateTime;
 
+use super::deadline;
 use super::snapshot::{Policy, Snapshot};
 use super::{LeasePhase, VmPhase};
 
@@ -13,26 +14,29 @@ pub fn next_wakeup(
     snapshot: &Snapshot,
     policy: &Policy,
 ) -> Option<OffsetDateTime> {
-    let leases = snapshot
-        .leases
-        .iter()
-        .filter_map(|lease| match &lease.phase {
-            LeasePhase::Waiting => Some(lease.wait_until),
-            LeasePhase::Active(grant) => Some(grant.expires_at),
-            LeasePhase::Ending { .. } | LeasePhase::Ended { .. } => None,
-        });
-    let vms = snapshot.vms.iter().filter_map(|vm| {
-        let limit = match vm.phase {
-            VmPhase::Starting => policy.start_deadline,
-            VmPhase::Activating => policy.activate_deadline,
-            VmPhase::Ready => policy.surplus_after,
-            _ => return None,
+    let leases = snapshot.leases.iter().flat_map(|lease| match &lease.phase {
+        LeasePhase::Waiting => [Some(lease.wait_until), None, None],
+        // Idleness is not among them: only what a guest says can tell.
+        LeasePhase::Active(grant) => [
+            Some(grant.expires_at),
+            deadline::heartbeat_due(lease, grant, snapshot),
+            deadline::next_warning(lease, grant, snapshot, policy),
+        ],
+        LeasePhase::Ending { .. } | LeasePhase::Ended { .. } => [None; 3],
+    });
+    let vms = snapshot.vms.iter().flat_map(|vm| {
+        let limits = match vm.phase {
+            VmPhase::Starting => [Some(policy.start_deadline), None],
+            VmPhase::Activating => [Some(policy.activate_deadline), None],
+            VmPhase::Ready => [Some(policy.surplus_after), Some(policy.ready_max_age)],
+            _ => [None; 2],
         };
-        vm.phase_since.checked_add(limit)
+        limits.map(|limit| vm.phase_since.checked_add(limit?))
     });
     let held_back = snapshot.held_back.values().copied();
     leases
         .chain(vms)
+        .flatten()
         .chain(held_back)
         .filter(|moment| *moment > now)
         .min()

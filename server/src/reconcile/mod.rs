@@ -192,6 +192,7 @@ impl Reconciler {
             keyed,
             templates: self.memory.template_states(),
             held_back: self.memory.held_back(),
+            ..Snapshot::default()
         };
         let now = self.context.clock.now();
         self.publish(&snapshot);

@@ -8,7 +8,7 @@ use super::{Reconciler, jobs};
 use crate::clock::random_bytes;
 use crate::failpoint;
 use crate::ids::VmId;
-use crate::lease::{Action, DestroyReason, LeaseRow, PoolKey, Snapshot, VmPhase, VmRow};
+use crate::lease::{Action, Cause, DestroyReason, LeaseRow, PoolKey, Snapshot, VmPhase, VmRow};
 use crate::store::StoreError;
 
 impl Reconciler {
@@ -47,6 +47,15 @@ impl Reconciler {
                     tracing::info!(lease = %id, "{id} has ended");
                 }
             }
+            Action::Warn {
+                lease: id,
+                of,
+                cause,
+            } => {
+                if let Some(row) = lease(id) {
+                    self.warn(row, of, cause, now).await?;
+                }
+            }
             Action::Assign {
                 lease: id,
                 vm: vm_id,
@@ -83,6 +92,25 @@ impl Reconciler {
                 self.spawn(id, job);
             }
             Action::BuildTemplate(key) => self.build_template(key),
+        }
+        Ok(())
+    }
+
+    async fn warn(
+        &mut self,
+        lease: &LeaseRow,
+        of: OffsetDateTime,
+        cause: Cause,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let seconds = (of - now).whole_seconds().max(0);
+        let text = match cause {
+            Cause::Expiry => format!("its time is over in {seconds} s unless it is extended"),
+            Cause::Idleness => format!("it ends in {seconds} s unless it is used"),
+        };
+        let warned = self.context.store.warn(lease, of, &text, now).await?;
+        if warned.is_some() {
+            tracing::info!(lease = %lease.id, "{} is warned: {text}", lease.id);
         }
         Ok(())
     }

@@ -64,4 +64,6 @@ words!(DestroyReason {
     Interrupted = "interrupted",
     Lost = "lost",
     Surplus = "surplus",
+    Aged = "aged",
+    Unwell = "unwell",
 });

@@ -3,18 +3,25 @@
 use proptest::prelude::*;
 use remote_docker_api::EndReason;
 
-use super::world::World;
+use super::world::{Asked, World};
 use super::*;
 
 /// What can happen. Numbers choose among what is there.
 #[derive(Debug, Clone)]
 enum Event {
-    Ask {
-        kind: &'static str,
-        ttl_s: u32,
-        wait_s: i64,
-        attended: bool,
+    Ask(Asked),
+    Heartbeat(usize),
+    Extend {
+        which: usize,
+        seconds: i64,
     },
+    /// A guest says how long it has been idle.
+    Report {
+        which: usize,
+        idle_s: i64,
+    },
+    /// A guest stops answering.
+    Unwell(usize),
     Release(usize),
     ClientGone(usize),
     Pass {
@@ -47,12 +54,33 @@ fn kinds() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just("one"), 3 => Just("two"), 2 => Just("four"), 1 => Just("nine")]
 }
 
+fn maybe(range: std::ops::Range<u32>) -> impl Strategy<Value = Option<u32>> {
+    prop::option::weighted(0.3, range)
+}
+
 fn event() -> impl Strategy<Value = Event> {
-    let ask = (kinds(), 5..200_u32, 0..90_i64, any::<bool>());
+    let deadlines = (5..200_u32, maybe(3..60_u32), maybe(3..60_u32), 0..90_i64);
+    let projects = prop_oneof![Just("a"), Just("b")];
+    let ask = (projects, kinds(), deadlines, any::<bool>()).prop_map(
+        |(project, kind, (ttl_s, keepalive_s, idle_s, wait_s), attended)| {
+            Event::Ask(Asked {
+                project,
+                kind,
+                ttl_s,
+                keepalive_s,
+                idle_s,
+                wait_s,
+                attended,
+            })
+        },
+    );
     prop_oneof![
-        6 => ask.prop_map(|(kind, ttl_s, wait_s, attended)| Event::Ask {
-            kind, ttl_s, wait_s, attended,
-        }),
+        6 => ask,
+        3 => any::<usize>().prop_map(Event::Heartbeat),
+        1 => (any::<usize>(), 0..300_i64)
+            .prop_map(|(which, seconds)| Event::Extend { which, seconds }),
+        3 => (any::<usize>(), 0..30_i64).prop_map(|(which, idle_s)| Event::Report { which, idle_s }),
+        1 => any::<usize>().prop_map(Event::Unwell),
         2 => any::<usize>().prop_map(Event::Release),
         1 => any::<usize>().prop_map(Event::ClientGone),
         2 => (1..25_i64).prop_map(|seconds| Event::Pass { seconds }),
@@ -77,13 +105,28 @@ fn pick<T>(items: impl IntoIterator<Item = T>, choice: usize) -> Option<T> {
 impl World {
     fn happen(&mut self, event: &Event) {
         match *event {
-            Event::Ask {
-                kind: name,
-                ttl_s,
-                wait_s,
-                attended,
-            } => {
-                self.ask(kind(name), ttl_s, wait_s, attended);
+            Event::Ask(ref asked) => self.ask(asked),
+            Event::Heartbeat(which) => {
+                let now = self.now;
+                self.hold_one(which, |grant| grant.heartbeat_at = now);
+            }
+            Event::Extend { which, seconds } => {
+                let until = self.now + Duration::seconds(seconds);
+                self.hold_one(which, |grant| {
+                    grant.expires_at = grant.expires_at.max(until)
+                });
+            }
+            Event::Report { which, idle_s } => {
+                if let Some(vm) = pick(self.host.keys().copied(), which) {
+                    let report = Activity {
+                        busy_at: self.now - Duration::seconds(idle_s),
+                        heard_at: self.now,
+                    };
+                    self.activity.insert(vm, report);
+                }
+            }
+            Event::Unwell(which) => {
+                self.unwell.extend(pick(self.host.keys().copied(), which));
             }
             Event::Release(which) => self.wish_one(which, EndReason::Released),
             Event::ClientGone(which) => self.wish_one(which, EndReason::ClientGone),
@@ -125,6 +168,12 @@ impl World {
         }
     }
 
+    fn hold_one(&mut self, which: usize, change: impl FnOnce(&mut Grant)) {
+        if let Some(lease) = pick(self.leases.keys().copied(), which) {
+            self.hold(lease, change);
+        }
+    }
+
     /// Time stands still, nothing fails any more: plans and lands until nothing is left to do.
     fn settle(&mut self) {
         for _ in 0..100 {
@@ -148,15 +197,16 @@ impl World {
     fn entitled(&self) -> BTreeSet<LeaseId> {
         let mut served: Vec<&LeaseRow> = (self.grants())
             .filter(|(_, grant)| self.host.get(&grant.vm) == Some(&true))
-            .filter(|(_, grant)| self.now < grant.expires_at)
+            .filter(|(lease, grant)| self.lasts(&self.leases[lease], grant))
             .map(|(lease, _)| &self.leases[&lease])
             .filter(|lease| lease.end_wish.is_none())
             .collect();
         let mut waiting: Vec<&LeaseRow> = (self.leases.values())
             .filter(|lease| lease.phase == LeasePhase::Waiting && self.now < lease.wait_until)
-            .filter(|lease| lease.end_wish.is_none() && lease.key != kind("nine"))
+            .filter(|lease| lease.end_wish.is_none() && !self.starts_failed(lease))
             .collect();
-        waiting.sort_by_key(|lease| (lease.created_at, lease.id));
+        self.in_turn(&mut waiting);
+        waiting.retain(|lease| lease.key != kind("nine"));
         let mut stock: Vec<&PoolKey> = self.stock().map(|vm| &vm.key).collect();
         waiting.retain(|lease| {
             let found = stock.iter().position(|key| **key == lease.key);
@@ -188,7 +238,9 @@ impl World {
                     let in_time = self.now < vm.phase_since + self.policy.activate_deadline;
                     runs && in_time && self.connected.contains(&vm.id)
                 }
-                VmPhase::Ready => runs && self.keyed.contains(&vm.id),
+                VmPhase::Ready => {
+                    runs && self.keyed.contains(&vm.id) && !self.unwell.contains(&vm.id)
+                }
                 _ => false,
             }
         })
@@ -239,6 +291,7 @@ proptest! {
             world.land(0, true);
         }
         world.held_back.clear();
+        world.activity.clear();
         let entitled = world.entitled();
         world.settle();
         let active: BTreeSet<_> = world.grants().map(|(lease, _)| lease).collect();

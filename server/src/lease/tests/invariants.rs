@@ -120,7 +120,7 @@ impl World {
         for lease in self.leases.values() {
             let late = match &lease.phase {
                 LeasePhase::Waiting => self.now >= lease.wait_until,
-                LeasePhase::Active(grant) => self.now >= grant.expires_at,
+                LeasePhase::Active(grant) => !self.lasts(lease, grant),
                 _ => false,
             };
             let busy = self.snapshot(false).busy_leases.contains(&lease.id);
@@ -156,6 +156,7 @@ impl World {
         for older in self.leases.values() {
             let passed_over = older.phase == LeasePhase::Waiting
                 && older.key == served.key
+                && older.project == served.project
                 && older.created_at < served.created_at
                 && !self.snapshot(false).busy_leases.contains(&older.id);
             assert!(

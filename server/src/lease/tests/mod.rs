@@ -1,6 +1,7 @@
 //! Tests of the core: the tables of transitions, single rules, and random interleavings of all that
 //! can happen against a world in memory.
 
+mod deadlines;
 mod interleavings;
 mod invariants;
 mod rules;
@@ -45,5 +46,8 @@ fn policy() -> Policy {
         start_deadline: Duration::seconds(10),
         activate_deadline: Duration::seconds(10),
         surplus_after: Duration::seconds(20),
+        ready_max_age: Duration::hours(6),
+        start_attempts: 3,
+        warn_before: Duration::seconds(60),
     }
 }

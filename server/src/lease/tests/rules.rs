@@ -8,7 +8,7 @@ use crate::hypervisor::Observed;
 const VM: VmId = VmId::from_bits(1);
 const LEASE: LeaseId = LeaseId::from_bits(2);
 
-fn vm(id: u64, name: &str, phase: VmPhase) -> VmRow {
+pub(super) fn vm(id: u64, name: &str, phase: VmPhase) -> VmRow {
     VmRow {
         id: VmId::from_bits(id),
         generation: 1,
@@ -20,7 +20,7 @@ fn vm(id: u64, name: &str, phase: VmPhase) -> VmRow {
     }
 }
 
-fn waiting(id: u64, name: &str) -> LeaseRow {
+pub(super) fn waiting(id: u64, name: &str) -> LeaseRow {
     LeaseRow {
         id: LeaseId::from_bits(id),
         generation: 1,
@@ -39,7 +39,7 @@ fn waiting(id: u64, name: &str) -> LeaseRow {
     }
 }
 
-fn active(id: u64, vm: VmId) -> LeaseRow {
+pub(super) fn active(id: u64, vm: VmId) -> LeaseRow {
     let grant = Grant {
         vm,
         port: 20_000,
@@ -48,7 +48,8 @@ fn active(id: u64, vm: VmId) -> LeaseRow {
         ready_at: at(0),
         expires_at: at(100),
         heartbeat_at: at(0),
-        warned_of: None,
+        // The rules in this file are about other things.
+        warned_of: Some(at(100)),
         warm: false,
         timings: Vec::new(),
     };
@@ -58,7 +59,7 @@ fn active(id: u64, vm: VmId) -> LeaseRow {
     }
 }
 
-fn running(vms: &[u64]) -> Option<Observed> {
+pub(super) fn running(vms: &[u64]) -> Option<Observed> {
     Some(Observed {
         running: vms.iter().map(|id| VmId::from_bits(*id)).collect(),
         remnants: BTreeSet::new(),
@@ -66,7 +67,7 @@ fn running(vms: &[u64]) -> Option<Observed> {
 }
 
 /// Templates of all kinds are there, and the process knows all of the first ten VMs.
-fn scene(vms: Vec<VmRow>, leases: Vec<LeaseRow>) -> Snapshot {
+pub(super) fn scene(vms: Vec<VmRow>, leases: Vec<LeaseRow>) -> Snapshot {
     let ids: BTreeSet<_> = (0..10).map(VmId::from_bits).collect();
     let templates = policy().sizes.into_keys();
     Snapshot {

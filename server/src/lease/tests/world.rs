@@ -18,6 +18,18 @@ pub(super) enum Flight {
     Build(PoolKey, VmId),
 }
 
+/// What somebody asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) project: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) ttl_s: u32,
+    pub(super) keepalive_s: Option<u32>,
+    pub(super) idle_s: Option<u32>,
+    pub(super) wait_s: i64,
+    pub(super) attended: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) now: OffsetDateTime,
@@ -32,6 +44,10 @@ pub(super) struct World {
     pub(super) keyed: BTreeSet<VmId>,
     pub(super) templates: BTreeMap<PoolKey, TemplateState>,
     pub(super) held_back: BTreeMap<PoolKey, OffsetDateTime>,
+    pub(super) failures: BTreeMap<PoolKey, Vec<OffsetDateTime>>,
+    pub(super) listening_since: OffsetDateTime,
+    pub(super) activity: BTreeMap<VmId, Activity>,
+    pub(super) unwell: BTreeSet<VmId>,
     /// Whom each VM was ever handed to.
     pub(super) served: BTreeMap<VmId, BTreeSet<LeaseId>>,
     next_id: u64,
@@ -50,6 +66,10 @@ impl World {
             keyed: BTreeSet::new(),
             templates: BTreeMap::new(),
             held_back: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            listening_since: T0,
+            activity: BTreeMap::new(),
+            unwell: BTreeSet::new(),
             served: BTreeMap::new(),
             next_id: 1,
         }
@@ -60,26 +80,34 @@ impl World {
         self.next_id
     }
 
-    pub(super) fn ask(&mut self, key: PoolKey, ttl_s: u32, wait_s: i64, attended: bool) -> LeaseId {
+    pub(super) fn ask(&mut self, asked: &Asked) {
         let id = LeaseId::from_bits(self.draw());
         let lease = LeaseRow {
             id,
             generation: 1,
-            project: "default".to_owned(),
-            key,
-            ttl_s,
-            keepalive_s: None,
-            idle_s: None,
+            project: asked.project.to_owned(),
+            key: kind(asked.kind),
+            ttl_s: asked.ttl_s,
+            keepalive_s: asked.keepalive_s,
+            idle_s: asked.idle_s,
             labels: BTreeMap::new(),
             client_csr_pem: String::new(),
             created_at: self.now,
-            wait_until: self.now + Duration::seconds(wait_s),
-            attended,
+            wait_until: self.now + Duration::seconds(asked.wait_s),
+            attended: asked.attended,
             end_wish: None,
             phase: LeasePhase::Waiting,
         };
         self.leases.insert(id, lease);
-        id
+    }
+
+    /// What the holder of an active lease may change of it.
+    pub(super) fn hold(&mut self, id: LeaseId, change: impl FnOnce(&mut Grant)) {
+        let lease = self.leases.get_mut(&id).unwrap();
+        if let (LeasePhase::Active(grant), None) = (&mut lease.phase, lease.end_wish) {
+            change(grant);
+            lease.generation += 1;
+        }
     }
 
     pub(super) fn wish(&mut self, id: LeaseId, reason: EndReason) {
@@ -111,6 +139,10 @@ impl World {
         self.connected.clear();
         self.keyed.clear();
         self.held_back.clear();
+        self.failures.clear();
+        self.listening_since = self.now;
+        self.activity.clear();
+        self.unwell.clear();
         for lease in self.leases.values_mut() {
             if lease.phase == LeasePhase::Waiting && lease.attended {
                 lease.end_wish.get_or_insert(EndReason::ClientGone);
@@ -167,6 +199,10 @@ impl World {
             keyed: self.keyed.clone(),
             templates: self.templates.clone(),
             held_back: self.held_back.clone(),
+            failures: self.failures.clone(),
+            listening_since: Some(self.listening_since),
+            activity: self.activity.clone(),
+            unwell: self.unwell.clone(),
         }
     }
 
@@ -182,6 +218,7 @@ impl World {
     fn begin(&mut self, action: Action) {
         match action {
             Action::EndLease { lease, reason } => self.end_lease(lease, reason),
+            Action::Warn { lease, of, .. } => self.hold(lease, |grant| grant.warned_of = Some(of)),
             Action::Assign { lease, vm } => self.flights.push(Flight::Assign(lease, vm)),
             Action::Activate(vm) => self.flights.push(Flight::Activate(vm)),
             Action::Start(vm) => {
@@ -228,6 +265,7 @@ impl World {
                 if self.vms[&vm].phase == VmPhase::Activating {
                     if ok {
                         self.keyed.insert(vm);
+                        self.failures.remove(&self.vms[&vm].key);
                         self.advance(vm, VmPhase::Ready);
                     } else {
                         self.fail(vm, DestroyReason::ActivationFailed);
@@ -269,7 +307,9 @@ impl World {
 
     fn fail(&mut self, vm: VmId, reason: DestroyReason) {
         let until = self.now + Duration::seconds(30);
-        self.held_back.insert(self.vms[&vm].key.clone(), until);
+        let key = self.vms[&vm].key.clone();
+        self.held_back.insert(key.clone(), until);
+        self.failures.entry(key).or_default().push(self.now);
         self.advance(vm, VmPhase::Destroying { reason });
     }
 
@@ -316,6 +356,7 @@ impl World {
     }
 
     fn end_lease(&mut self, lease: LeaseId, reason: EndReason) {
+        self.is_due(&self.leases[&lease], reason);
         let grant = match self.leases[&lease].phase.clone() {
             LeasePhase::Active(grant) => Some(grant),
             _ => None,
