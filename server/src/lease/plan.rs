@@ -182,13 +182,12 @@ pub(super) fn waiting<'a>(
     snapshot: &'a Snapshot,
     ends: &BTreeMap<LeaseId, EndReason>,
 ) -> Vec<&'a LeaseRow> {
-    let mut waiting: Vec<_> = snapshot
-        .leases
-        .iter()
-        .filter(|lease| lease.phase == LeasePhase::Waiting)
-        .filter(|lease| !ends.contains_key(&lease.id) && !snapshot.busy_leases.contains(&lease.id))
-        .collect();
-    queue::sort(&mut waiting, &snapshot.leases);
+    let lasting = snapshot.leases.iter().filter(|lease| {
+        let lives = matches!(lease.phase, LeasePhase::Waiting | LeasePhase::Active(_));
+        lives && !ends.contains_key(&lease.id)
+    });
+    let mut waiting = queue::in_turn(lasting);
+    waiting.retain(|lease| !snapshot.busy_leases.contains(&lease.id));
     waiting
 }
 

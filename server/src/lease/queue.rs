@@ -4,27 +4,26 @@ use std::collections::BTreeMap;
 
 use super::{LeasePhase, LeaseRow};
 
-/// Sorts leases that wait, the next to be served first: the oldest of each project in turn, and a
-/// project that has fewer machines goes before one that has more, so that no project with a thousand
-/// jobs keeps the others waiting. Within a project, and with one project only, it is the order in
-/// which they were asked for.
-pub(super) fn sort(waiting: &mut Vec<&LeaseRow>, all: &[LeaseRow]) {
-    let mut shares: BTreeMap<&str, usize> = BTreeMap::new();
-    for lease in all {
-        if matches!(lease.phase, LeasePhase::Active(_)) {
-            *shares.entry(lease.project.as_str()).or_default() += 1;
+/// Those of `lasting` that wait, the next to be served first; `lasting` are the leases that wait or
+/// are active and do not end now.
+///
+/// The first lease of each project goes before the second of any, and so on, counting those that have
+/// their machine: no project with a thousand jobs keeps the others waiting. Leases that are equal in
+/// that are served in the order in which they were asked for, and so are those of one project. Being
+/// served changes nobody's place.
+pub(super) fn in_turn<'a>(lasting: impl Iterator<Item = &'a LeaseRow>) -> Vec<&'a LeaseRow> {
+    let mut lasting: Vec<_> = lasting.collect();
+    lasting.sort_by_key(|lease| (lease.created_at, lease.id));
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut waiting: Vec<(usize, &LeaseRow)> = Vec::new();
+    for lease in lasting {
+        let count = counts.entry(lease.project.as_str()).or_default();
+        *count += 1;
+        if lease.phase == LeasePhase::Waiting {
+            waiting.push((*count, lease));
         }
     }
-    waiting.sort_by_key(|lease| (lease.created_at, lease.id));
-    let mut ranked: Vec<(usize, &LeaseRow)> = waiting
-        .drain(..)
-        .map(|lease| {
-            let share = shares.entry(lease.project.as_str()).or_default();
-            *share += 1;
-            (*share, lease)
-        })
-        .collect();
     // Stable: equals stay in the order in which they were asked for.
-    ranked.sort_by_key(|(share, _)| *share);
-    waiting.extend(ranked.into_iter().map(|(_, lease)| lease));
+    waiting.sort_by_key(|(count, _)| *count);
+    waiting.into_iter().map(|(_, lease)| lease).collect()
 }

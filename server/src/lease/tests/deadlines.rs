@@ -64,27 +64,28 @@ impl World {
         seen.count() >= self.policy.start_attempts
     }
 
-    /// Whoever has the fewest is next, the oldest of equals.
-    pub(super) fn in_turn(&self, waiting: &mut Vec<&LeaseRow>) {
-        let mut has: BTreeMap<String, usize> = BTreeMap::new();
-        for (lease, _) in self.grants() {
-            *has.entry(self.leases[&lease].project.clone()).or_default() += 1;
-        }
-        let mut rest = std::mem::take(waiting);
-        while !rest.is_empty() {
-            let next = rest
-                .iter()
-                .min_by_key(|lease| {
-                    let share = has.get(&lease.project).copied().unwrap_or(0);
-                    (share, lease.created_at, lease.id)
-                })
-                .copied()
-                .unwrap();
-            // The next of a project is its oldest, so a younger one never gets here first.
-            *has.entry(next.project.clone()).or_default() += 1;
-            rest.retain(|lease| lease.id != next.id);
-            waiting.push(next);
-        }
+    /// How many leases of its project that last were asked for before this one.
+    fn older_of_its_project(&self, lease: &LeaseRow) -> usize {
+        let asked = |lease: &LeaseRow| (lease.created_at, lease.id);
+        let older = self.leases.values().filter(|other| {
+            let lasts = other.end_wish.is_none()
+                && match &other.phase {
+                    LeasePhase::Waiting => {
+                        self.now < other.wait_until && !self.starts_failed(other)
+                    }
+                    LeasePhase::Active(grant) => {
+                        self.host.get(&grant.vm) == Some(&true) && self.lasts(other, grant)
+                    }
+                    _ => false,
+                };
+            lasts && other.project == lease.project && asked(other) < asked(lease)
+        });
+        older.count()
+    }
+
+    /// The first of each project, then the second of each, and so on.
+    pub(super) fn in_turn(&self, waiting: &mut [&LeaseRow]) {
+        waiting.sort_by_key(|lease| (self.older_of_its_project(lease), lease.created_at, lease.id));
     }
 }
 

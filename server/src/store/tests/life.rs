@@ -9,7 +9,7 @@ use crate::lease::{DestroyReason, LeaseEnd, LeasePhase};
 async fn a_lease_and_its_vm_go_through_their_whole_life() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
-    let lease = insert(&store, &new_lease(7)).await;
+    let lease = insert(store, &new_lease(7)).await;
     assert_eq!(lease.phase, LeasePhase::Waiting);
     assert_eq!(lease.labels, new_lease(7).labels);
     assert!(lease.attended);

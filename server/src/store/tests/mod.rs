@@ -119,7 +119,7 @@ async fn ready(store: &Store, id: u64) -> VmRow {
 /// A lease with its VM.
 async fn active(store: &Store, id: u64, port: u16) -> (LeaseRow, VmId) {
     let vm = ready(store, id).await;
-    let lease = insert(&store, &new_lease(id)).await;
+    let lease = insert(store, &new_lease(id)).await;
     let lease = store.assign(&lease, &vm, &grant(vm.id, port), at(3)).await;
     (lease.unwrap().expect("nobody else takes it"), vm.id)
 }
