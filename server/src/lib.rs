@@ -4,6 +4,7 @@
 //! three walk-throughs.
 
 pub mod app;
+pub mod calendar;
 pub mod cli;
 pub mod clock;
 pub mod config;

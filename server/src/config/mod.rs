@@ -10,6 +10,7 @@ mod listen;
 mod log;
 mod machines;
 mod network;
+mod pool;
 mod relay;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use listen::HttpConfig;
 pub use log::{LogConfig, LogFormat};
 pub use machines::{LimitsConfig, SizeConfig};
 pub use network::{GuestNetwork, NetworkConfig, Uplink};
+pub use pool::{PoolConfig, ScheduleConfig};
 pub use relay::{PortRange, RelayConfig};
 
 use std::collections::BTreeMap;
@@ -56,6 +58,8 @@ pub struct Config {
     pub relay: RelayConfig,
     /// How long leases last and requests wait.
     pub lease: LeaseConfig,
+    /// Machines that are kept ready.
+    pub pool: Vec<PoolConfig>,
     /// How much of the host may be used.
     pub limits: LimitsConfig,
     /// How VMs are run.
@@ -77,6 +81,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             relay: RelayConfig::default(),
             lease: LeaseConfig::default(),
+            pool: Vec::new(),
             limits: LimitsConfig::default(),
             hypervisor: HypervisorConfig::default(),
             network: NetworkConfig::default(),
@@ -189,6 +194,7 @@ impl Config {
         self.relay.validate(self.http.listen, &mut faults);
         self.lease.validate(&mut faults);
         self.limits.validate(&mut faults);
+        pool::validate(&self.pool, self.limits.max_vms, &mut faults);
         self.hypervisor.validate(&mut faults);
         self.network.validate(&mut faults);
         self.log.validate(&mut faults);

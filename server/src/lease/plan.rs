@@ -159,20 +159,25 @@ fn warnings(
             _ => None,
         })
         .collect();
-    snapshot
+    let warned = snapshot
         .leases
         .iter()
         .filter(|lease| lease.end_wish.is_none() && !ending.contains(&lease.id))
         .filter_map(|lease| match &lease.phase {
             LeasePhase::Active(grant) if !judge.is_busy(grant.vm) => {
                 let end = deadline::warning(now, lease, grant, snapshot, policy)?;
-                Some(Action::Warn {
-                    lease: lease.id,
-                    of: end.at,
-                    cause: end.cause,
-                })
+                Some((lease.id, end))
             }
             _ => None,
+        });
+    // In the order of their ids, whatever that of the rows.
+    let warned: BTreeMap<LeaseId, _> = warned.collect();
+    warned
+        .into_iter()
+        .map(|(lease, end)| Action::Warn {
+            lease,
+            of: end.at,
+            cause: end.cause,
         })
         .collect()
 }
