@@ -115,6 +115,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     store.startup().await?;
 
     let nameservers = nameservers(&config);
+    // Whatever can fail without the network comes before it: nothing is to be taken down then.
+    let settings = settings(&config, &images, &catalogue, nameservers.clone())?;
     let network = Network::open(NetworkConfig {
         install: store.install_id(),
         guests: config.network.guest_network.base(),
@@ -122,10 +124,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
             UplinkChoice::Veth => Uplink::default(),
             UplinkChoice::None => Uplink::None,
         },
-        resolvers: nameservers.clone(),
+        resolvers: nameservers,
     })
     .await?;
-    let settings = settings(&config, &images, &catalogue, nameservers)?;
     let reconciler = reconciler(&config, &state, &store, &network, settings).await;
     let served = match reconciler {
         Ok(reconciler) => {
