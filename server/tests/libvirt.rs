@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -162,6 +162,9 @@ async fn a_vm_from_start_to_gone() {
     // The answer got lost and the start is asked for again: it runs, so that is well.
     libvirt.start(&spec).await.unwrap();
 
+    // Root's libvirt believes what stands there, so QEMU's user must not be able to replace it.
+    let notes = std::fs::metadata(bench.processes()).unwrap();
+    assert_eq!((notes.uid(), notes.mode() & 0o7777), (0, 0o755));
     let pid = pid(&bench, vm);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let uid = status
