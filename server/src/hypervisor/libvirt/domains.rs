@@ -64,7 +64,15 @@ pub(super) fn ours(
 pub(super) fn runs(domain: &Domain) -> Result<bool, HypervisorError> {
     // `state` rather than `info`: it never waits for QEMU, which may be stuck.
     let (state, _) = domain.state().doing("ask for the VM's state")?;
-    Ok(state.is_any(vec![DomainState::Running, DomainState::Blocked]))
+    if state.is_known() {
+        return Ok(state.is_any(vec![DomainState::Running, DomainState::Blocked]));
+    }
+    // The binding makes an unknown state of an error; this question has its error.
+    match domain.is_active() {
+        Ok(active) => Ok(active),
+        Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(false),
+        Err(error) => Err(error).doing("ask for the VM's state"),
+    }
 }
 
 /// Whether libvirt's error is this one.
@@ -90,5 +98,25 @@ fn exists(connect: &Connect, owner: Owner) -> Result<bool, HypervisorError> {
         Ok(_) => Ok(true),
         Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(false),
         Err(error) => Err(error).doing("look for the VM"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "libvirt's own simulator, in this process"
+    )]
+    fn a_domain_that_has_vanished_does_not_run() {
+        let connect = Connect::open(Some("test:///default")).unwrap();
+        let domain = connect.lookup_domain_by_name("test").unwrap();
+        assert!(runs(&domain).unwrap());
+        domain.destroy().unwrap();
+        assert!(!runs(&domain).unwrap());
+        domain.undefine().unwrap();
+        assert!(!runs(&domain).unwrap());
     }
 }
