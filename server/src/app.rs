@@ -42,6 +42,13 @@ const SURPLUS_AFTER_S: i64 = 60;
 /// The part of the host's available memory that VMs may take when the configuration does not say.
 const MEMORY_SHARE_PERCENT: u64 = 80;
 
+/// The part of the disk that stays free when the configuration does not say, in percent.
+const DISK_RESERVE_PERCENT: u64 = 5;
+
+/// And the most of it, in bytes. It is what guests can write between two looks at the disk, with
+/// room; those that find no space all the same wait for it.
+const LARGEST_DISK_RESERVE: u64 = 2 << 30;
+
 /// A server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -75,6 +82,9 @@ pub enum AppError {
     /// The host's memory cannot be told.
     #[error("cannot read how much memory this host has; set `limits.memory_budget_mib`")]
     Memory(#[source] std::io::Error),
+    /// The disk of the state folder cannot be told.
+    #[error("cannot read how large the disk of the state folder is; set `limits.disk_reserve_mib`")]
+    Disk(#[source] std::io::Error),
     /// The API's port.
     #[error(
         "cannot listen on {address}: is another server running there? Choose another address with \
@@ -130,7 +140,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let reconciler = reconciler(&config, &state, &store, &network, settings).await;
     let served = match reconciler {
         Ok(reconciler) => {
-            let readiness = Readiness::new(["reconciler", "templates"]);
+            let readiness = Readiness::new(["disk", "reconciler", "templates"]);
             tokio::spawn(report(reconciler.status(), readiness.clone()));
             let api = ApiState {
                 store: store.clone(),
@@ -236,6 +246,7 @@ async fn report(mut status: watch::Receiver<Status>, readiness: Readiness) {
             (false, Some(failure)) => Check::Failed(failure),
             (false, None) => Check::Pending("has not looked at the host yet".to_owned()),
         };
+        readiness.set("disk", now.disk.map_or(Check::Ok, Check::Pending));
         readiness.set("templates", templates);
         readiness.set("reconciler", reconciler);
         if status.changed().await.is_err() {
@@ -315,6 +326,10 @@ fn settings(
         Some(mib) => mib,
         None => available_memory_mib().map_err(AppError::Memory)? * MEMORY_SHARE_PERCENT / 100,
     };
+    let disk_reserve_bytes = match config.limits.disk_reserve_mib {
+        Some(mib) => mib.saturating_mul(1 << 20),
+        None => disk_reserve(&config.state_dir).map_err(AppError::Disk)?,
+    };
     let mut server_names = vec![SanName::from_host(&config.relay.advertised_host())];
     // People on this host type either.
     if config.relay.listen_ip.is_loopback() {
@@ -335,6 +350,7 @@ fn settings(
             start_deadline: time::Duration::seconds(START_DEADLINE_S),
             activate_deadline: time::Duration::seconds(ACTIVATE_DEADLINE_S),
             surplus_after: time::Duration::seconds(SURPLUS_AFTER_S),
+            disk_reserve_bytes,
         },
         offers,
         guest_network: config.network.guest_network.base(),
@@ -344,6 +360,14 @@ fn settings(
         longest_lease: Duration::from_secs(config.lease.max_ttl_s.into()),
         templates: config.hypervisor.templates,
     })
+}
+
+/// The part of the state folder's file system that VMs leave free when the configuration does not
+/// say, in bytes.
+fn disk_reserve(state: &std::path::Path) -> std::io::Result<u64> {
+    let disk = nix::sys::statvfs::statvfs(state)?;
+    let size = disk.blocks().saturating_mul(disk.fragment_size());
+    Ok((size / 100 * DISK_RESERVE_PERCENT).min(LARGEST_DISK_RESERVE))
 }
 
 /// What the kernel says is available to new programs, in MiB.

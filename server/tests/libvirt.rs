@@ -159,6 +159,12 @@ async fn a_vm_from_start_to_gone() {
     let observed = libvirt.list().await.unwrap();
     assert_eq!(observed.running, BTreeSet::from([vm]));
     assert_eq!(observed.remnants, BTreeSet::new());
+    assert_eq!(observed.stalled, BTreeSet::new());
+    let taken = observed.disk_bytes[&vm];
+    assert!((100_000..1 << 30).contains(&taken), "{taken}");
+    // QEMU's own words: libvirt notes how it was started.
+    let said = libvirt.console_tail(vm, 100_000).await;
+    assert!(said.contains("-name guest="), "{said}");
     // The answer got lost and the start is asked for again: it runs, so that is well.
     libvirt.start(&spec).await.unwrap();
 
@@ -186,7 +192,12 @@ async fn a_vm_from_start_to_gone() {
         foreign(&somebody, &alike.to_string(), ""),
         foreign(&somebody, &other.to_string(), &theirs),
     ];
-    assert_eq!(libvirt.list().await.unwrap(), observed);
+    assert_eq!(libvirt.list().await.unwrap().running, observed.running);
+    libvirt.resume(vm).await.unwrap();
+    for theirs in [alike, other] {
+        let error = libvirt.resume(theirs).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::NotRunning { .. }));
+    }
     for vm in [alike, other] {
         libvirt.destroy(vm).await.unwrap();
     }
@@ -205,8 +216,8 @@ async fn a_vm_from_start_to_gone() {
         !Path::new(&format!("/proc/{pid}")).exists(),
         "QEMU is still there"
     );
-    let observed = libvirt.list().await.unwrap();
-    assert_eq!(observed, Observed::default());
+    assert_eq!(nothing_but_the_disk(libvirt).await, Observed::default());
+    assert_eq!(libvirt.console_tail(vm, 1000).await, "");
     assert_eq!(bench.vms(), Vec::<String>::new());
     libvirt.destroy(vm).await.unwrap();
     for domain in &domains {
@@ -260,7 +271,14 @@ async fn a_clone_goes_on_where_its_template_stopped() {
     }
     let after = std::fs::read(&files.memory).unwrap();
     assert!(memory == after, "a clone changed its template's memory");
-    assert_eq!(libvirt.list().await.unwrap(), Observed::default());
+    assert_eq!(nothing_but_the_disk(libvirt).await, Observed::default());
+}
+
+/// What is on the host, but for how much of its disk is free, which others change.
+async fn nothing_but_the_disk(libvirt: &Libvirt) -> Observed {
+    let mut observed = libvirt.list().await.unwrap();
+    assert!(observed.free_disk_bytes.take().is_some_and(|free| free > 0));
+    observed
 }
 
 fn pid(bench: &Bench, vm: VmId) -> String {
@@ -283,7 +301,7 @@ async fn boot_id(libvirt: &Libvirt, vm: VmId) -> String {
         let Ok(read) = read else {
             panic!(
                 "no answer; its console: {}",
-                libvirt.console_tail(vm, 65_536)
+                libvirt.console_tail(vm, 65_536).await
             );
         };
         decoder.feed(&bytes[..read.unwrap()]).unwrap();

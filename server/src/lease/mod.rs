@@ -11,6 +11,7 @@
 //! answers what to do.
 
 mod capacity;
+mod disk;
 mod growth;
 mod model;
 mod plan;

@@ -40,6 +40,10 @@ pub struct Snapshot {
     /// Until when nothing new is begun for a key, because its last start or template failed. Keeps a
     /// broken host from spinning.
     pub held_back: BTreeMap<PoolKey, OffsetDateTime>,
+    /// How much the VMs can still write to the host's disk, in bytes, as last heard; `None` when that
+    /// is not known. What a look at the host showed at the same moment as everything else is in
+    /// `observed`.
+    pub free_disk_bytes: Option<u64>,
 }
 
 /// How it stands with a template.
@@ -80,6 +84,8 @@ pub struct Policy {
     pub activate_deadline: Duration,
     /// How long a ready VM that nobody needs is kept for the next lease.
     pub surplus_after: Duration,
+    /// How much of the host's disk is to stay free, in bytes.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Snapshot {

@@ -19,6 +19,7 @@ use super::threads::{Setup, Threads};
 use super::{Host, Libvirt, LibvirtError, domains, reaper};
 use crate::hypervisor::accelerator::{self, AcceleratorChoice, KvmDevice};
 use crate::hypervisor::disk::Disks;
+use crate::hypervisor::domain_xml;
 use crate::hypervisor::folder::file_error;
 use crate::hypervisor::qemu_user::QemuUser;
 use crate::hypervisor::version::{self, Version};
@@ -135,6 +136,10 @@ impl Libvirt {
             qemu_version: qemu_version.to_string(),
             libvirt_version: libvirt_version.to_string(),
             cpu_model: accelerator::cpu_model(&cpuinfo),
+            layout: domain_xml::layout(
+                chosen.accelerator,
+                accelerator::seen_by_guests(chosen.accelerator, &cpuinfo),
+            ),
         };
         tracing::info!(?facts, "QEMU {qemu_version}, libvirt {libvirt_version}");
         Ok(Self {

@@ -1,6 +1,7 @@
 //! Tests of the core: the tables of transitions, single rules, and random interleavings of all that
 //! can happen against a world in memory.
 
+mod disk;
 mod interleavings;
 mod invariants;
 mod rules;
@@ -45,5 +46,6 @@ fn policy() -> Policy {
         start_deadline: Duration::seconds(10),
         activate_deadline: Duration::seconds(10),
         surplus_after: Duration::seconds(20),
+        disk_reserve_bytes: 100,
     }
 }

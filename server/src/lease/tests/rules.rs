@@ -8,7 +8,7 @@ use crate::hypervisor::Observed;
 const VM: VmId = VmId::from_bits(1);
 const LEASE: LeaseId = LeaseId::from_bits(2);
 
-fn vm(id: u64, name: &str, phase: VmPhase) -> VmRow {
+pub(super) fn vm(id: u64, name: &str, phase: VmPhase) -> VmRow {
     VmRow {
         id: VmId::from_bits(id),
         generation: 1,
@@ -20,7 +20,7 @@ fn vm(id: u64, name: &str, phase: VmPhase) -> VmRow {
     }
 }
 
-fn waiting(id: u64, name: &str) -> LeaseRow {
+pub(super) fn waiting(id: u64, name: &str) -> LeaseRow {
     LeaseRow {
         id: LeaseId::from_bits(id),
         generation: 1,
@@ -36,7 +36,7 @@ fn waiting(id: u64, name: &str) -> LeaseRow {
     }
 }
 
-fn active(id: u64, vm: VmId) -> LeaseRow {
+pub(super) fn active(id: u64, vm: VmId) -> LeaseRow {
     let grant = Grant {
         vm,
         port: 20_000,
@@ -53,15 +53,15 @@ fn active(id: u64, vm: VmId) -> LeaseRow {
     }
 }
 
-fn running(vms: &[u64]) -> Option<Observed> {
+pub(super) fn running(vms: &[u64]) -> Option<Observed> {
     Some(Observed {
         running: vms.iter().map(|id| VmId::from_bits(*id)).collect(),
-        remnants: BTreeSet::new(),
+        ..Observed::default()
     })
 }
 
 /// Templates of all kinds are there, and the process knows all of the first ten VMs.
-fn scene(vms: Vec<VmRow>, leases: Vec<LeaseRow>) -> Snapshot {
+pub(super) fn scene(vms: Vec<VmRow>, leases: Vec<LeaseRow>) -> Snapshot {
     let ids: BTreeSet<_> = (0..10).map(VmId::from_bits).collect();
     let templates = policy().sizes.into_keys();
     Snapshot {
@@ -74,7 +74,7 @@ fn scene(vms: Vec<VmRow>, leases: Vec<LeaseRow>) -> Snapshot {
     }
 }
 
-fn planned(now: i64, scene: &Snapshot) -> Vec<Action> {
+pub(super) fn planned(now: i64, scene: &Snapshot) -> Vec<Action> {
     plan(at(now), scene, &policy())
 }
 
@@ -229,6 +229,7 @@ fn what_no_row_knows_is_swept_unless_it_is_being_worked_on() {
     scene.observed = Some(Observed {
         running: [VmId::from_bits(7)].into(),
         remnants: [VmId::from_bits(5)].into(),
+        ..Observed::default()
     });
     let sweep = |id| Action::SweepOrphan(VmId::from_bits(id));
     assert_eq!(planned(5, &scene), [sweep(5), sweep(7)]);

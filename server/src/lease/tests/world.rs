@@ -157,6 +157,7 @@ impl World {
             observed: observe.then(|| Observed {
                 running: on_host(true),
                 remnants: on_host(false),
+                ..Observed::default()
             }),
             busy_vms,
             busy_leases,
@@ -164,6 +165,7 @@ impl World {
             keyed: self.keyed.clone(),
             templates: self.templates.clone(),
             held_back: self.held_back.clone(),
+            free_disk_bytes: None,
         }
     }
 
@@ -201,6 +203,7 @@ impl World {
                 let ended_at = self.now;
                 self.set_lease(lease, LeasePhase::Ended { end, ended_at });
             }
+            Action::Resume(vm) => panic!("{vm} does not stand still"),
             Action::SweepOrphan(vm) => self.flights.push(Flight::Sweep(vm)),
         }
     }
