@@ -1,4 +1,5 @@
 use std::sync::Condvar;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
@@ -33,22 +34,27 @@ async fn answers(crew: &Crew<u32>, about: About) -> Result<u32, HypervisorError>
     crew.call(about, "answer", LONG, |seven| Ok(*seven)).await
 }
 
-/// So many VMs of which a call does not return.
+/// Begins a call that does not return for each of these VMs. On a busy machine the limit may pass before
+/// a call's turn comes; it is made again then.
 async fn stick(crew: &Crew<u32>, gate: &Gate, vms: std::ops::Range<usize>) {
-    let stuck = vms.map(|id| {
-        let gate = gate.clone();
-        crew.call(vm(id), "try", SHORT, move |_| {
-            gate.pass();
-            Ok(())
-        })
+    let stuck = vms.map(async |id| {
+        let begun = Arc::new(AtomicBool::new(false));
+        while !begun.load(Ordering::SeqCst) {
+            let (gate, begins) = (gate.clone(), begun.clone());
+            let call = crew.call(vm(id), "try", SHORT, move |_| {
+                begins.store(true, Ordering::SeqCst);
+                gate.pass();
+                Ok(())
+            });
+            match call.await.unwrap_err() {
+                HypervisorError::Timeout { .. } => {}
+                // The limit passed just before its first words.
+                HypervisorError::StillStuck { .. } => break,
+                error => panic!("{error:?}"),
+            }
+        }
     });
-    for result in futures_util::future::join_all(stuck).await {
-        let error = result.unwrap_err();
-        assert!(
-            matches!(error, HypervisorError::Timeout { .. }),
-            "{error:?}"
-        );
-    }
+    futures_util::future::join_all(stuck).await;
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
