@@ -183,6 +183,7 @@ pub(crate) fn end_reason(reason: Option<EndReason>) -> &'static str {
         Some(EndReason::Released) => "it was given back",
         Some(EndReason::Expired) => "its time is over",
         Some(EndReason::VmLost) => "its machine was lost",
+        Some(EndReason::DiskFull) => "its machine wrote more than the host's disk can hold",
         Some(EndReason::ClientGone) => "the server took its client for gone",
         Some(EndReason::WaitTimeout) => "no machine became ready in time",
         Some(EndReason::StartFailed) => "machine after machine failed to become ready",

@@ -51,6 +51,13 @@ const WARN_BEFORE_S: i64 = 60;
 /// The part of the host's available memory that VMs may take when the configuration does not say.
 const MEMORY_SHARE_PERCENT: u64 = 80;
 
+/// The part of the disk that stays free when the configuration does not say, in percent.
+const DISK_RESERVE_PERCENT: u64 = 5;
+
+/// And the most of it, in bytes. It is what guests can write between two looks at the disk, with
+/// room; those that find no space all the same wait for it.
+const LARGEST_DISK_RESERVE: u64 = 2 << 30;
+
 /// A server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -84,6 +91,9 @@ pub enum AppError {
     /// The host's memory cannot be told.
     #[error("cannot read how much memory this host has; set `limits.memory_budget_mib`")]
     Memory(#[source] std::io::Error),
+    /// The disk of the state folder cannot be told.
+    #[error("cannot read how large the disk of the state folder is; set `limits.disk_reserve_mib`")]
+    Disk(#[source] std::io::Error),
     /// The API's port.
     #[error(
         "cannot listen on {address}: is another server running there? Choose another address with \
@@ -124,6 +134,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     store.startup().await?;
 
     let nameservers = nameservers(&config);
+    // Whatever can fail without the network comes before it: nothing is to be taken down then.
+    let settings = settings(&config, &images, &catalogue, nameservers.clone())?;
     let network = Network::open(NetworkConfig {
         install: store.install_id(),
         guests: config.network.guest_network.base(),
@@ -131,14 +143,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
             UplinkChoice::Veth => Uplink::default(),
             UplinkChoice::None => Uplink::None,
         },
-        resolvers: nameservers.clone(),
+        resolvers: nameservers,
     })
     .await?;
-    let settings = settings(&config, &images, &catalogue, nameservers)?;
     let reconciler = reconciler(&config, &state, &store, &network, settings).await;
     let served = match reconciler {
         Ok(reconciler) => {
-            let readiness = Readiness::new(["reconciler", "templates"]);
+            let readiness = Readiness::new(["disk", "reconciler", "templates"]);
             tokio::spawn(report(reconciler.status(), readiness.clone()));
             let api = ApiState {
                 store: store.clone(),
@@ -244,6 +255,7 @@ async fn report(mut status: watch::Receiver<Status>, readiness: Readiness) {
             (false, Some(failure)) => Check::Failed(failure),
             (false, None) => Check::Pending("has not looked at the host yet".to_owned()),
         };
+        readiness.set("disk", now.disk.map_or(Check::Ok, Check::Pending));
         readiness.set("templates", templates);
         readiness.set("reconciler", reconciler);
         if status.changed().await.is_err() {
@@ -323,6 +335,10 @@ fn settings(
         Some(mib) => mib,
         None => available_memory_mib().map_err(AppError::Memory)? * MEMORY_SHARE_PERCENT / 100,
     };
+    let disk_reserve_bytes = match config.limits.disk_reserve_mib {
+        Some(mib) => mib.saturating_mul(1 << 20),
+        None => disk_reserve(&config.state_dir).map_err(AppError::Disk)?,
+    };
     let mut server_names = vec![SanName::from_host(&config.relay.advertised_host())];
     // People on this host type either.
     if config.relay.listen_ip.is_loopback() {
@@ -346,6 +362,7 @@ fn settings(
             ready_max_age: time::Duration::seconds(READY_MAX_AGE_S),
             start_attempts: START_ATTEMPTS,
             warn_before: time::Duration::seconds(WARN_BEFORE_S),
+            disk_reserve_bytes,
         },
         offers,
         guest_network: config.network.guest_network.base(),
@@ -355,6 +372,14 @@ fn settings(
         longest_lease: Duration::from_secs(config.lease.max_ttl_s.into()),
         templates: config.hypervisor.templates,
     })
+}
+
+/// The part of the state folder's file system that VMs leave free when the configuration does not
+/// say, in bytes.
+fn disk_reserve(state: &std::path::Path) -> std::io::Result<u64> {
+    let disk = nix::sys::statvfs::statvfs(state)?;
+    let size = disk.blocks().saturating_mul(disk.fragment_size());
+    Ok((size / 100 * DISK_RESERVE_PERCENT).min(LARGEST_DISK_RESERVE))
 }
 
 /// What the kernel says is available to new programs, in MiB.

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -159,9 +159,18 @@ async fn a_vm_from_start_to_gone() {
     let observed = libvirt.list().await.unwrap();
     assert_eq!(observed.running, BTreeSet::from([vm]));
     assert_eq!(observed.remnants, BTreeSet::new());
+    assert_eq!(observed.stalled, BTreeSet::new());
+    let taken = observed.disk_bytes[&vm];
+    assert!((100_000..1 << 30).contains(&taken), "{taken}");
+    // QEMU's own words: libvirt notes how it was started.
+    let said = libvirt.console_tail(vm, 100_000).await;
+    assert!(said.contains("-name guest="), "{said}");
     // The answer got lost and the start is asked for again: it runs, so that is well.
     libvirt.start(&spec).await.unwrap();
 
+    // Root's libvirt believes what stands there, so QEMU's user must not be able to replace it.
+    let notes = std::fs::metadata(bench.processes()).unwrap();
+    assert_eq!((notes.uid(), notes.mode() & 0o7777), (0, 0o755));
     let pid = pid(&bench, vm);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let uid = status
@@ -183,7 +192,12 @@ async fn a_vm_from_start_to_gone() {
         foreign(&somebody, &alike.to_string(), ""),
         foreign(&somebody, &other.to_string(), &theirs),
     ];
-    assert_eq!(libvirt.list().await.unwrap(), observed);
+    assert_eq!(libvirt.list().await.unwrap().running, observed.running);
+    libvirt.resume(vm).await.unwrap();
+    for theirs in [alike, other] {
+        let error = libvirt.resume(theirs).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::NotRunning { .. }));
+    }
     for vm in [alike, other] {
         libvirt.destroy(vm).await.unwrap();
     }
@@ -202,8 +216,8 @@ async fn a_vm_from_start_to_gone() {
         !Path::new(&format!("/proc/{pid}")).exists(),
         "QEMU is still there"
     );
-    let observed = libvirt.list().await.unwrap();
-    assert_eq!(observed, Observed::default());
+    assert_eq!(nothing_but_the_disk(libvirt).await, Observed::default());
+    assert_eq!(libvirt.console_tail(vm, 1000).await, "");
     assert_eq!(bench.vms(), Vec::<String>::new());
     libvirt.destroy(vm).await.unwrap();
     for domain in &domains {
@@ -257,7 +271,14 @@ async fn a_clone_goes_on_where_its_template_stopped() {
     }
     let after = std::fs::read(&files.memory).unwrap();
     assert!(memory == after, "a clone changed its template's memory");
-    assert_eq!(libvirt.list().await.unwrap(), Observed::default());
+    assert_eq!(nothing_but_the_disk(libvirt).await, Observed::default());
+}
+
+/// What is on the host, but for how much of its disk is free, which others change.
+async fn nothing_but_the_disk(libvirt: &Libvirt) -> Observed {
+    let mut observed = libvirt.list().await.unwrap();
+    assert!(observed.free_disk_bytes.take().is_some_and(|free| free > 0));
+    observed
 }
 
 fn pid(bench: &Bench, vm: VmId) -> String {
@@ -280,7 +301,7 @@ async fn boot_id(libvirt: &Libvirt, vm: VmId) -> String {
         let Ok(read) = read else {
             panic!(
                 "no answer; its console: {}",
-                libvirt.console_tail(vm, 65_536)
+                libvirt.console_tail(vm, 65_536).await
             );
         };
         decoder.feed(&bytes[..read.unwrap()]).unwrap();

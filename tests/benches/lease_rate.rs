@@ -122,6 +122,7 @@ impl Server {
                 start_deadline: time::Duration::seconds(60),
                 activate_deadline: time::Duration::seconds(60),
                 surplus_after: time::Duration::seconds(30),
+                disk_reserve_bytes: 0,
                 ready_max_age: time::Duration::hours(6),
                 start_attempts: 3,
                 warn_before: time::Duration::seconds(60),

@@ -2,6 +2,10 @@
 
 use std::io::{self, IsTerminal};
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat, makedev};
+
 use super::print;
 use crate::args::{GlobalArgs, StartArgs, StartFormat};
 use crate::environment::Environment;
@@ -9,11 +13,26 @@ use crate::error::CliError;
 use crate::session::{Context, Session};
 use crate::signals::Signals;
 
+/// Whether there was no standard output when this program was started (`>&-`). Rust's runtime puts
+/// `/dev/null` in its place, opened for reading and writing, before any code of ours runs. A shell's
+/// `>/dev/null` can only be written to: whoever says so means it.
+fn stdout_was_closed() -> io::Result<bool> {
+    let stdout = io::stdout();
+    let access = OFlag::from_bits_truncate(fcntl(&stdout, FcntlArg::F_GETFL)?) & OFlag::O_ACCMODE;
+    let file = fstat(&stdout)?;
+    let is_null = SFlag::from_bits_truncate(file.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        && file.st_rdev == makedev(1, 3);
+    Ok(is_null && access == OFlag::O_RDWR)
+}
+
 pub(super) async fn start(
     flags: &GlobalArgs,
     environment: Environment,
     args: &StartArgs,
 ) -> Result<u8, CliError> {
+    if stdout_was_closed().map_err(CliError::Stdout)? {
+        return Err(CliError::Stdout(Errno::EBADF.into()));
+    }
     let context = Context::new(flags, environment, None)?;
     let mut signals = Signals::install().map_err(CliError::Signals)?;
     let session = Session::open(&context, &args.lease, &mut signals).await?;

@@ -176,6 +176,26 @@ fn a_lease_that_nobody_got_to_know_of_is_given_back() {
 }
 
 #[test]
+fn no_machine_is_taken_when_there_is_no_output() {
+    let through_shell = |sandbox: &Sandbox, output: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$0\" -q {output}")]);
+        shell.arg(env!("CARGO_BIN_EXE_setup-remote-docker"));
+        sandbox.hermetic(&mut shell);
+        sandbox.show(&mut shell)
+    };
+    let server = Fake::start();
+    let sandbox = Sandbox::new(&server);
+    assert_snapshot!("no_stdout", through_shell(&sandbox, ">&-"));
+    assert!(server.calls().is_empty());
+    assert!(!sandbox.leases().exists());
+
+    // Who throws the output away on purpose is taken at their word.
+    through_shell(&sandbox, ">/dev/null");
+    assert_eq!(server.calls(), ["POST /v1/leases"]);
+}
+
+#[test]
 fn no_machine_is_taken_when_the_keys_would_have_no_place() {
     let server = Fake::start();
     let sandbox = Sandbox::new(&server);

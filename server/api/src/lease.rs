@@ -67,6 +67,8 @@ pub enum EndReason {
     Expired,
     /// Its machine died or was destroyed by somebody else.
     VmLost,
+    /// Its machine wrote more than the host's disk can hold.
+    DiskFull,
     /// The client that waited for it went away.
     ClientGone,
     /// No machine became ready in the time the client was willing to wait.

@@ -94,6 +94,9 @@ pub struct LimitsConfig {
     pub memory_budget_mib: Option<u64>,
     /// How many machines there may be at a time, whatever their size.
     pub max_vms: u16,
+    /// How much of the state folder's disk is to stay free, in MiB. Below it no machine is started,
+    /// and the one that wrote most is given up. Without it, 5 % of the file system and at most 2 GiB.
+    pub disk_reserve_mib: Option<u64>,
 }
 
 impl Default for LimitsConfig {
@@ -101,6 +104,7 @@ impl Default for LimitsConfig {
         Self {
             memory_budget_mib: None,
             max_vms: 100,
+            disk_reserve_mib: None,
         }
     }
 }

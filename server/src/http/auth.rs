@@ -9,6 +9,7 @@ use axum::response::Response;
 
 use super::ApiState;
 use super::error::ApiError;
+use super::places::Trust;
 
 /// Lets requests with the right token through, before anything else of them is read.
 pub(super) async fn require_token(
@@ -19,6 +20,9 @@ pub(super) async fn require_token(
     let token = bearer_token(request.headers())?;
     if !api.token.matches(token) {
         return Err(ApiError::WrongToken);
+    }
+    if let Some(trust) = request.extensions().get::<Trust>() {
+        trust.earn();
     }
     Ok(next.run(request).await)
 }

@@ -199,6 +199,10 @@ impl IntoResponse for ApiError {
             }
             _ => {}
         }
+        if status == StatusCode::UNAUTHORIZED {
+            // Whoever has no business here need not stay.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
         }

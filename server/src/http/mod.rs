@@ -12,6 +12,7 @@ mod error;
 mod health;
 mod leases;
 mod order;
+mod places;
 mod readiness;
 mod request;
 mod router;
@@ -19,6 +20,7 @@ mod serve;
 mod token;
 mod view;
 mod wait;
+mod write_deadline;
 
 #[cfg(test)]
 mod tests;

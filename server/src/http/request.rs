@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -37,10 +37,10 @@ pub(super) async fn frame(request: Request, next: Next) -> Response {
         finish(&mut response, &id);
         let status = response.status().as_u16();
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if route.starts_with("/v1/") {
+        if route.starts_with("/v1/") && response.status() != StatusCode::UNAUTHORIZED {
             tracing::info!(status, duration_ms, "{method} {route} answered {status}");
         } else {
-            // Probes come every few seconds.
+            // Probes come every few seconds, and whoever has no token must not fill the log.
             tracing::debug!(status, duration_ms, "{method} {route} answered {status}");
         }
         response

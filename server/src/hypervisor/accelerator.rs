@@ -89,6 +89,15 @@ pub(super) fn cpu_model(cpuinfo: &str) -> String {
     field(cpuinfo, "model name").unwrap_or("unknown").to_owned()
 }
 
+/// What a guest sees of the host's processor, in words that differ when its features do. QEMU's
+/// translator shows what it can do itself, whatever the host's processor is.
+pub(super) fn seen_by_guests(accelerator: Accelerator, cpuinfo: &str) -> &str {
+    match accelerator {
+        Accelerator::Kvm => field(cpuinfo, "flags").unwrap_or_default(),
+        Accelerator::Tcg => "",
+    }
+}
+
 fn has_hardware_virtualization(cpuinfo: &str) -> bool {
     field(cpuinfo, "flags").is_some_and(|flags| {
         flags

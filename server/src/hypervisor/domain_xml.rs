@@ -4,8 +4,10 @@
 use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::folder::VmFolder;
-use super::{Accelerator, Source, VmSpec};
+use super::{Accelerator, ImageFiles, Source, TemplateFiles, VmSpec};
 use crate::ids::{InstallId, VmId};
 use crate::network::GUEST_MAC;
 
@@ -64,6 +66,38 @@ pub(super) fn domain_xml(plan: &DomainPlan<'_>) -> String {
     // Writing to a string cannot fail.
     let _ = write(&mut xml, plan);
     xml
+}
+
+/// A digest of everything that a machine is made of here, the kernel's command line included: of what
+/// a template and a clone of it look like, apart from sizes, names and paths. `processor` is what the
+/// guest sees of the host's processor.
+pub(super) fn layout(accelerator: Accelerator, processor: &str) -> String {
+    let template = TemplateFiles::in_folder(Path::new("/template"));
+    let mut digest = Sha256::new();
+    digest.update(processor);
+    for source in [Source::Template(template.clone()), Source::Clone(template)] {
+        let id = VmId::from_bits(0);
+        let spec = VmSpec {
+            id,
+            source,
+            image: ImageFiles {
+                disk: "/image/disk".into(),
+                kernel: "/image/kernel".into(),
+                initrd: "/image/initrd".into(),
+            },
+            vcpus: 1,
+            memory_mib: 1024,
+            address: None,
+            generation_id: 0,
+        };
+        digest.update(domain_xml(&DomainPlan {
+            install: InstallId::from_bits(0),
+            accelerator,
+            spec: &spec,
+            folder: &VmFolder::new(Path::new("/vms"), id),
+        }));
+    }
+    format!("{:x}", digest.finalize())[..16].to_owned()
 }
 
 fn write(xml: &mut String, plan: &DomainPlan<'_>) -> fmt::Result {

@@ -69,6 +69,15 @@ pub enum HypervisorError {
         /// The limit in seconds.
         limit_s: u64,
     },
+    /// An earlier call about the same has not come back; another one would wait for the same thing.
+    #[error(
+        "could not {doing}: libvirt has not come back from an earlier call about the same; if it \
+         never does, restart the server, whose VMs go on"
+    )]
+    StillStuck {
+        /// What was tried.
+        doing: &'static str,
+    },
     /// The thread or task that should have done it ended by a fault of the server.
     #[error("the part of the server that should {doing} ended; its log says why")]
     WorkerGone {

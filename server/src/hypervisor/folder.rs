@@ -2,9 +2,9 @@
 //! it but not write to it; what QEMU writes are files that stand ready. Others see nothing.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -90,17 +90,24 @@ impl VmFolder {
         Ok(())
     }
 
-    /// The end of the console's text, at most `limit` bytes, for error messages and logs.
-    pub(super) fn console_tail(&self, limit: usize) -> String {
-        let read = || -> std::io::Result<Vec<u8>> {
-            let file = File::open(self.console())?;
-            let length = file.metadata()?.len();
-            let from = length.saturating_sub(limit as u64);
-            let mut text = vec![0; usize::try_from(length - from).unwrap_or(limit)];
-            file.read_exact_at(&mut text, from)?;
-            Ok(text)
+    /// How much of the disk is taken by what is in the folder, in bytes; nothing when it is not there.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(super) fn disk_bytes(&self) -> Result<u64, HypervisorError> {
+        let failed = |error| file_error("read", &self.0, error);
+        let entries = match std::fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(failed(error)),
         };
-        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+        let mut sum = 0;
+        for entry in entries {
+            // What vanishes meanwhile takes nothing.
+            let data = entry.map_err(failed)?.metadata();
+            sum += data.map_or(0, |data| data.blocks() * 512);
+        }
+        Ok(sum)
     }
 }
 
@@ -157,6 +164,10 @@ pub(super) fn file_error(
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::super::tail;
     use super::*;
 
     #[test]
@@ -191,7 +202,21 @@ mod tests {
             "the writer's place in it stays"
         );
         assert!(data.blocks() * 512 <= 2 * CONSOLE_KEEP, "{}", data.blocks());
-        assert_eq!(folder.console_tail(10), "xxxthe end");
+        assert_eq!(tail::of(&[&folder.console()], 10), "xxthe end\n");
+    }
+
+    #[test]
+    fn a_folder_takes_what_is_allocated_and_not_what_it_claims() {
+        let vms = tempfile::tempdir().unwrap();
+        let folder = VmFolder::new(vms.path(), VmId::from_bits(9));
+        assert_eq!(folder.disk_bytes().unwrap(), 0);
+        std::fs::create_dir(folder.path()).unwrap();
+        std::fs::write(folder.console(), vec![b'x'; 100_000]).unwrap();
+        let disk = File::create(folder.disk()).unwrap();
+        disk.set_len(1 << 40).unwrap();
+        disk.write_all_at(&[7; 50_000], 1 << 30).unwrap();
+        let taken = folder.disk_bytes().unwrap();
+        assert!((150_000..1_000_000).contains(&taken), "{taken}");
     }
 
     #[test]

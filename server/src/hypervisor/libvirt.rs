@@ -11,6 +11,7 @@
 //! what is called for the same VM next waits for it.
 
 mod channel;
+mod crew;
 mod destroy;
 mod domains;
 mod locks;
@@ -33,6 +34,7 @@ use self::threads::Threads;
 use super::disk::Disks;
 use super::folder::VmFolder;
 use super::qemu_user::QemuUser;
+use super::tail;
 use super::{
     Channel, HostFacts, Hypervisor, HypervisorError, Observed, StartReport, TemplateFiles, VmSpec,
 };
@@ -70,16 +72,15 @@ impl Host {
     fn folder(&self, vm: VmId) -> VmFolder {
         VmFolder::new(&self.vms, vm)
     }
+
+    /// What the VM's QEMU said, if libvirt runs in this process and so keeps it where we know.
+    fn log(&self, vm: VmId) -> Option<PathBuf> {
+        let logs = self.logs.as_ref()?;
+        Some(logs.join(format!("{vm}.log")))
+    }
 }
 
 impl Libvirt {
-    /// The end of what the VM's guest wrote to its serial console, at most `limit` bytes. Empty when
-    /// there is no such VM. It is the guest's text: whoever shows it must expect anything in it.
-    #[must_use]
-    pub fn console_tail(&self, vm: VmId, limit: usize) -> String {
-        self.host.folder(vm).console_tail(limit)
-    }
-
     /// Runs a verb for one VM to its end, whatever becomes of the caller.
     async fn perform<T: Send + 'static>(
         &self,
@@ -129,6 +130,28 @@ impl Hypervisor for Libvirt {
 
     async fn list(&self) -> Result<Observed, HypervisorError> {
         observe::list(&self.host).await
+    }
+
+    async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
+        let host = Arc::clone(&self.host);
+        let verb = async move { start::resume(&host, vm).await };
+        self.perform("let the VM go on", vm, verb).await
+    }
+
+    async fn free_disk(&self) -> Result<u64, HypervisorError> {
+        observe::free_disk(&self.host).await
+    }
+
+    async fn console_tail(&self, vm: VmId, max_bytes: usize) -> String {
+        let console = self.host.folder(vm).console();
+        let log = self.host.log(vm);
+        let read = move || {
+            let files: Vec<_> = log.iter().chain([&console]).map(|p| p.as_path()).collect();
+            Ok(tail::of(&files, max_bytes))
+        };
+        blocking("read the VM's console", read)
+            .await
+            .unwrap_or_default()
     }
 }
 

@@ -1,11 +1,11 @@
-//! The hypervisor in the server's words: six verbs, small enough for a simulator to be honest
+//! The hypervisor in the server's words: a few verbs, small enough for a simulator to be honest
 //! about. [`Libvirt`] is the real thing, [`sim`] plays races, faults and scale; one suite of tests
 //! runs against both.
 //!
 //! Every verb may be called again after a crash or a lost answer. A verb acts only on what carries
 //! this installation's id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -26,6 +26,7 @@ mod folder;
 mod libvirt;
 mod qemu_user;
 pub mod sim;
+mod tail;
 pub mod template;
 mod version;
 
@@ -66,6 +67,24 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// When the host cannot be asked.
     async fn list(&self) -> Result<Observed, HypervisorError>;
+
+    /// Lets a VM go on that stands still because the host had no disk space for what it wrote; what
+    /// it wrote then is written now. Right for one that runs as well.
+    ///
+    /// # Errors
+    /// When the VM is not there or cannot go on.
+    async fn resume(&self, vm: VmId) -> Result<(), HypervisorError>;
+
+    /// How much the VMs can still write to the host's disk, in bytes. Cheap enough for every second.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    async fn free_disk(&self) -> Result<u64, HypervisorError>;
+
+    /// The end of what the guest wrote to its console and of what QEMU itself said, together at most
+    /// `max_bytes`: for a VM that failed, to be read before it is destroyed. Empty when nothing is
+    /// known. The guest's words, made harmless for terminals and logs; lines end with `\n`.
+    async fn console_tail(&self, vm: VmId, max_bytes: usize) -> String;
 }
 
 /// A byte stream to the agent inside a guest.
@@ -75,10 +94,17 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Channel for T {}
 /// What is on the host of our VMs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// VMs whose processors run.
+    /// VMs whose processors run, or would if the host had disk space for what they write.
     pub running: BTreeSet<VmId>,
+    /// Those of `running` that wait for disk space. They go on with [`Hypervisor::resume`].
+    pub stalled: BTreeSet<VmId>,
     /// VMs that do not run but of which something is left (a crashed domain, a tap, a folder).
     pub remnants: BTreeSet<VmId>,
+    /// How much of the host's disk the folder of each VM takes, in bytes.
+    pub disk_bytes: BTreeMap<VmId, u64>,
+    /// How much the VMs can still write, in bytes, found out after all the rest; `None` when that is
+    /// not known.
+    pub free_disk_bytes: Option<u64>,
 }
 
 /// How machine instructions of guests are carried out.
@@ -102,6 +128,9 @@ pub struct HostFacts {
     pub libvirt_version: String,
     /// Model name of the host's processor.
     pub cpu_model: String,
+    /// Digest of how the server puts machines together: the state of a machine's devices fits no
+    /// machine with other devices.
+    pub layout: String,
 }
 
 /// Files of an image that VMs start from. All absolute; none is ever written to.

@@ -1,10 +1,14 @@
 //! A hypervisor that only pretends: for races, faults and scale, never as proof that something
 //! works. It implements the real trait, talks the real protocol over its channels, makes real keys,
-//! and carries a script of faults.
+//! and carries a script of faults: [`SimHypervisor::inject`] for one call, [`SimHypervisor::always`]
+//! for all until [`SimHypervisor::lift`], each for everybody or for one VM; guests without manners
+//! ([`SimHypervisor::behave`]); a disk that guests fill ([`SimHypervisor::take_disk`]).
 
 mod agent;
+mod disk;
+mod script;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,44 +17,21 @@ use tokio::task::JoinHandle;
 
 use super::{
     Accelerator, Channel, HostFacts, Hypervisor, HypervisorError, Observed, Source, StartReport,
-    Step, TemplateFiles, VmSpec,
+    Step, TemplateFiles, VmSpec, tail,
 };
 use crate::clock::Clock;
 use crate::ids::VmId;
 use agent::SimAgent;
+use disk::SimDisk;
+use script::Script;
 
-/// What goes wrong, once, at the next call of a verb.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SimFault {
-    /// The call fails and did nothing.
-    Fails,
-    /// The call fails after it did everything.
-    FailsAfterwards,
-    /// The call says that all is well and did nothing.
-    Lies,
-    /// The call takes this long.
-    Slow(Duration),
-    /// The call never returns.
-    Hangs,
-}
-
-/// Names a verb in the script of faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the verb of its name")]
-pub enum Verb {
-    Start,
-    Snapshot,
-    Channel,
-    Destroy,
-    List,
-    /// The guest's answer to an activation: it fails, lies about its identity, is slow or hangs.
-    Activate,
-}
+pub use script::{Manners, SimFault, Verb};
 
 #[derive(Debug)]
 struct SimVm {
     running: bool,
     cloned: bool,
+    said: String,
     agent: Arc<SimAgent>,
     connection: Option<JoinHandle<()>>,
 }
@@ -58,7 +39,8 @@ struct SimVm {
 #[derive(Debug, Default)]
 struct World {
     vms: BTreeMap<VmId, SimVm>,
-    faults: HashMap<Verb, VecDeque<SimFault>>,
+    script: Script,
+    disk: SimDisk,
     starts: Vec<(VmId, &'static str)>,
 }
 
@@ -80,6 +62,7 @@ impl SimHypervisor {
             qemu_version: "10.0.0".into(),
             libvirt_version: "11.0.0".into(),
             cpu_model: "simulated".into(),
+            layout: "simulated".into(),
         };
         Self {
             world: Arc::default(),
@@ -90,23 +73,69 @@ impl SimHypervisor {
 
     /// Lets the next call of `verb` that has no fault before it in line go wrong.
     pub fn inject(&self, verb: Verb, fault: SimFault) {
-        self.world()
-            .faults
-            .entry(verb)
-            .or_default()
-            .push_back(fault);
+        self.world().script.add(verb, None, fault, false);
+    }
+
+    /// Lets the next call of `verb` for this VM go wrong.
+    pub fn inject_for(&self, vm: VmId, verb: Verb, fault: SimFault) {
+        self.world().script.add(verb, Some(vm), fault, false);
+    }
+
+    /// Lets every call of `verb` go wrong, or every one for this VM, until it is lifted.
+    pub fn always(&self, vm: Option<VmId>, verb: Verb, fault: SimFault) {
+        self.world().script.add(verb, vm, fault, true);
+    }
+
+    /// Takes back what was said of `verb` for all (`None`) or for this VM. Calls that hang go on
+    /// hanging.
+    pub fn lift(&self, vm: Option<VmId>, verb: Verb) {
+        self.world().script.lift(verb, vm);
     }
 
     /// Whether a fault of `verb` is still in line.
     #[must_use]
     pub fn has_fault(&self, verb: Verb) -> bool {
-        self.world()
-            .faults
-            .get(&verb)
-            .is_some_and(|faults| !faults.is_empty())
+        self.world().script.mentions(verb)
     }
 
-    /// Lets a VM crash: its domain is there, but it does not run.
+    /// Lets the guest of this VM behave so on its channel, the open one included.
+    pub fn behave(&self, vm: VmId, manners: Manners) {
+        if let Some(vm) = self.world().vms.get(&vm) {
+            vm.agent.behave(manners);
+        }
+    }
+
+    /// Lets the guest say this on its console.
+    pub fn say(&self, vm: VmId, text: &str) {
+        if let Some(vm) = self.world().vms.get_mut(&vm) {
+            vm.said.push_str(text);
+        }
+    }
+
+    /// Gives the host a disk on which VMs can still write so much, in bytes. Without one there is
+    /// room for everything and nothing is known about it.
+    pub fn set_free_disk(&self, bytes: u64) {
+        self.world().disk.set_free(bytes);
+    }
+
+    /// Lets the guest of a VM write so many bytes. It is stalled when there is no room for them; what
+    /// room there is, it takes.
+    pub fn take_disk(&self, vm: VmId, bytes: u64) {
+        self.world().disk.take(vm, bytes);
+    }
+
+    /// Lets a VM wait for disk space as if it had just written something.
+    pub fn stall(&self, vm: VmId) {
+        self.world().disk.stall(vm);
+    }
+
+    /// Whether a VM waits for disk space.
+    #[must_use]
+    pub fn is_stalled(&self, vm: VmId) -> bool {
+        self.world().disk.stalled().contains(&vm)
+    }
+
+    /// Lets a VM crash, or its guest power it off: something of it is there, but it does not run.
     pub fn crash(&self, vm: VmId) {
         if let Some(vm) = self.world().vms.get_mut(&vm) {
             vm.running = false;
@@ -119,7 +148,9 @@ impl SimHypervisor {
     /// Takes a VM away as if somebody else had destroyed it.
     pub fn vanish(&self, vm: VmId) {
         self.crash(vm);
-        self.world().vms.remove(&vm);
+        let mut world = self.world();
+        world.vms.remove(&vm);
+        world.disk.forget(vm);
     }
 
     /// All VMs of which anything is on the host.
@@ -138,14 +169,15 @@ impl SimHypervisor {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_fault(&self, verb: Verb) -> Option<SimFault> {
-        self.world().faults.get_mut(&verb)?.pop_front()
+    fn next_fault(&self, verb: Verb, vm: Option<VmId>) -> Option<SimFault> {
+        self.world().script.next(verb, vm)
     }
 
-    /// Runs `act` as the fault in line for `verb` has it; `lie` is what a liar answers.
+    /// Runs `act` as the script has it for `verb`; `lie` is what a liar answers.
     async fn perform<T>(
         &self,
         verb: Verb,
+        vm: Option<VmId>,
         lie: impl FnOnce() -> T,
         act: impl FnOnce() -> Result<T, HypervisorError>,
     ) -> Result<T, HypervisorError> {
@@ -153,7 +185,7 @@ impl SimHypervisor {
             doing: "do what the script of faults forbids",
             detail: format!("{verb:?} was told to fail"),
         };
-        match self.next_fault(verb) {
+        match self.next_fault(verb, vm) {
             None => act(),
             Some(SimFault::Fails) => Err(failed()),
             Some(SimFault::FailsAfterwards) => act().and(Err(failed())),
@@ -186,7 +218,7 @@ impl Hypervisor for SimHypervisor {
                 duration: Duration::from_millis(1),
             }],
         };
-        self.perform(Verb::Start, report, || {
+        self.perform(Verb::Start, Some(vm.id), report, || {
             if let Source::Template(files) = &vm.source {
                 // What a template is on disk, in miniature, so that finding it again is real.
                 for path in [&files.memory, &files.device_state, &files.disk] {
@@ -202,6 +234,7 @@ impl Hypervisor for SimHypervisor {
             let fresh = SimVm {
                 running: true,
                 cloned,
+                said: String::new(),
                 agent,
                 connection: None,
             };
@@ -214,6 +247,7 @@ impl Hypervisor for SimHypervisor {
     async fn snapshot(&self, vm: VmId, _: &TemplateFiles) -> Result<(), HypervisorError> {
         self.perform(
             Verb::Snapshot,
+            Some(vm),
             || (),
             || match self.world().vms.get_mut(&vm) {
                 Some(vm) if vm.running && !vm.cloned => {
@@ -227,9 +261,9 @@ impl Hypervisor for SimHypervisor {
     }
 
     async fn channel(&self, vm: VmId) -> Result<Box<dyn Channel>, HypervisorError> {
-        let activation_fault = self.next_fault(Verb::Activate);
+        let activation_fault = self.next_fault(Verb::Activate, Some(vm));
         let dead_end = || -> Box<dyn Channel> { Box::new(tokio::io::duplex(1).0) };
-        self.perform(Verb::Channel, dead_end, || {
+        self.perform(Verb::Channel, Some(vm), dead_end, || {
             let mut world = self.world();
             let found = world.vms.get_mut(&vm).filter(|vm| vm.running);
             let found = found.ok_or(HypervisorError::NotRunning { vm })?;
@@ -247,6 +281,7 @@ impl Hypervisor for SimHypervisor {
     async fn destroy(&self, vm: VmId) -> Result<(), HypervisorError> {
         self.perform(
             Verb::Destroy,
+            Some(vm),
             || (),
             || {
                 self.vanish(vm);
@@ -257,18 +292,47 @@ impl Hypervisor for SimHypervisor {
     }
 
     async fn list(&self) -> Result<Observed, HypervisorError> {
-        self.perform(Verb::List, Observed::default, || {
-            let mut observed = Observed::default();
-            for (id, vm) in &self.world().vms {
-                let set = if vm.running {
-                    &mut observed.running
-                } else {
-                    &mut observed.remnants
-                };
-                set.insert(*id);
-            }
-            Ok(observed)
+        self.perform(Verb::List, None, Observed::default, || {
+            let world = self.world();
+            let (running, still) = world
+                .vms
+                .iter()
+                .partition::<Vec<_>, _>(|(_, vm)| vm.running);
+            let ids = |vms: Vec<(&VmId, &SimVm)>| vms.into_iter().map(|(id, _)| *id).collect();
+            let running: BTreeSet<VmId> = ids(running);
+            Ok(Observed {
+                stalled: &running & world.disk.stalled(),
+                running,
+                remnants: ids(still),
+                disk_bytes: world.disk.taken().clone(),
+                free_disk_bytes: world.disk.free(),
+            })
         })
         .await
     }
+
+    async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
+        let act = || {
+            let mut world = self.world();
+            let found = world.vms.get(&vm).filter(|vm| vm.running);
+            found.ok_or(HypervisorError::NotRunning { vm })?;
+            world.disk.resume(vm);
+            Ok(())
+        };
+        self.perform(Verb::Resume, Some(vm), || (), act).await
+    }
+
+    async fn free_disk(&self) -> Result<u64, HypervisorError> {
+        let act = || Ok(self.world().disk.free().unwrap_or(u64::MAX));
+        self.perform(Verb::FreeDisk, None, || u64::MAX, act).await
+    }
+
+    async fn console_tail(&self, vm: VmId, max_bytes: usize) -> String {
+        let world = self.world();
+        let said = world.vms.get(&vm).map_or("", |vm| &vm.said);
+        tail::shown(said, max_bytes)
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@
 
 mod capacity;
 mod deadline;
+mod disk;
 mod growth;
 mod model;
 mod outlook;

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::capacity::Need;
 use super::deadline::{self, Cause};
+use super::disk;
 use super::growth::Growth;
 use super::pool::{Pool, Served};
 use super::queue;
@@ -58,6 +59,8 @@ pub enum Action {
         /// Why.
         reason: DestroyReason,
     },
+    /// Let a VM go on that stands still for want of disk space.
+    Resume(VmId),
     /// Take a VM that is being destroyed off the host; it is gone once the host was seen clean.
     TearDown(VmId),
     /// Close a lease whose VM is gone.
@@ -73,11 +76,17 @@ pub enum Action {
 /// that wants its kind, and while the first that needs new memory does not fit, memory is kept for it
 /// instead of going to later, smaller ones. A big lease would otherwise starve on a host that is busy
 /// with small ones.
+///
+/// Nothing that writes is begun while the disk has less than its reserve.
 #[must_use]
 pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Action> {
     let judge = Judge::new(now, snapshot, policy);
-    let ends = ends(&judge, snapshot);
+    let mut ends = ends(&judge, snapshot);
     let mut destroy = faults(&judge, snapshot);
+    let relief = disk::relief(now, &judge, snapshot, policy, &ends, &destroy);
+    ends.extend(relief.lease.map(|lease| (lease, EndReason::DiskFull)));
+    mark_surplus(&mut destroy, relief.spare);
+    let disk_is_low = disk::is_low(snapshot, policy);
     let mut pool = Pool::new(snapshot, &destroy);
 
     let mut assign = Vec::new();
@@ -95,6 +104,8 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
 
     let mut growth = Growth::new(now, snapshot, policy);
     match growth.serve(&unserved) {
+        // Nobody goes for the sake of one that may not start.
+        _ if disk_is_low => {}
         Ok(()) => {
             growth.fill(&pool);
             growth.prepare();
@@ -106,6 +117,7 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
     }
     mark_surplus(&mut destroy, pool.shrink(now, policy));
 
+    let resume = disk::resume(&judge, snapshot, policy, &ends, &destroy);
     let mut actions: Vec<Action> = ends
         .into_iter()
         .map(|(lease, reason)| Action::EndLease { lease, reason })
@@ -113,13 +125,17 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
     actions.extend(assign);
     let warnings = warnings(now, &judge, snapshot, policy, &actions);
     actions.extend(warnings);
-    actions.extend(next_steps(now, &judge, snapshot, &destroy));
-    actions.extend(growth.into_actions());
+    actions.extend(activations(&judge, &destroy));
+    if !disk_is_low {
+        actions.extend(starts(now, &judge, snapshot, &destroy));
+        actions.extend(growth.into_actions());
+    }
     actions.extend(
         destroy
             .into_iter()
             .map(|(vm, reason)| Action::Destroy { vm, reason }),
     );
+    actions.extend(resume.into_iter().map(Action::Resume));
     actions.extend(clean_up(&judge, snapshot));
     actions
 }
@@ -209,26 +225,33 @@ fn coming_free(snapshot: &Snapshot, ends: &BTreeMap<LeaseId, EndReason>, destroy
         .fold(Need::default(), |sum, vm| sum.and(Need::vm(vm.memory_mib)))
 }
 
-/// The next step of each VM on its way to ready.
-fn next_steps(
+/// VMs that nobody works on and that are not given up.
+fn free<'a>(judge: &Judge<'a>, destroy: &Faults) -> impl Iterator<Item = &'a VmRow> {
+    let free = |vm: &&VmRow| !judge.is_busy(vm.id) && !destroy.contains_key(&vm.id);
+    judge.vms().filter(free)
+}
+
+/// VMs that were started and are to become machines of their own.
+fn activations(judge: &Judge<'_>, destroy: &Faults) -> Vec<Action> {
+    free(judge, destroy)
+        .filter(|vm| vm.phase == VmPhase::Activating)
+        .map(|vm| Action::Activate(vm.id))
+        .collect()
+}
+
+/// VMs that are planned and may start.
+fn starts(
     now: OffsetDateTime,
     judge: &Judge<'_>,
     snapshot: &Snapshot,
     destroy: &Faults,
 ) -> Vec<Action> {
-    let free = || {
-        let free = |vm: &&VmRow| !judge.is_busy(vm.id) && !destroy.contains_key(&vm.id);
-        judge.vms().filter(free)
-    };
-    let activate = free()
-        .filter(|vm| vm.phase == VmPhase::Activating)
-        .map(|vm| Action::Activate(vm.id));
-    let start = free()
+    free(judge, destroy)
         .filter(|vm| vm.phase == VmPhase::Planned)
         .filter(|vm| snapshot.template(&vm.key).is_settled())
         .filter(|vm| !snapshot.is_held_back(&vm.key, now))
-        .map(|vm| Action::Start(vm.id));
-    activate.chain(start).collect()
+        .map(|vm| Action::Start(vm.id))
+        .collect()
 }
 
 /// Takes away what is over and what nobody knows.

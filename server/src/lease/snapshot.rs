@@ -48,6 +48,10 @@ pub struct Snapshot {
     pub activity: BTreeMap<VmId, Activity>,
     /// VMs whose agent or daemon has not answered for too long.
     pub unwell: BTreeSet<VmId>,
+    /// How much the VMs can still write to the host's disk, in bytes, as last heard; `None` when that
+    /// is not known. What a look at the host showed at the same moment as everything else is in
+    /// `observed`.
+    pub free_disk_bytes: Option<u64>,
 }
 
 /// What a guest said about whether it is in use.
@@ -104,6 +108,8 @@ pub struct Policy {
     /// How long before its end the holder of a lease is warned, unless the lease is shorter than twice
     /// that.
     pub warn_before: Duration,
+    /// How much of the host's disk is to stay free, in bytes.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Snapshot {

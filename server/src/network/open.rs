@@ -60,30 +60,51 @@ impl Network {
     /// it stay connected. "The host" is the network namespace of the calling thread.
     ///
     /// # Errors
-    /// When the system refuses a step, or when `nft` is missing. Call again, or
-    /// [`Self::close_if_empty`] after the cause is gone: no half-made state is in the way.
+    /// When the system refuses a step, or when `nft` is missing. What had been made by then is taken
+    /// away again unless VMs are connected to it. Call again after the cause is gone: no half-made
+    /// state is in the way.
     pub async fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
         let host = Worker::start("uplink", namespace::current()?)?;
         let namespace = Namespace::open_or_create(config.install)?;
         let wires = Wires::new(&namespace)?;
         let dialer = NamespaceDialer::new(&namespace)?;
-        let inside = wires.worker();
-
-        settle(inside, &config).await?;
-        match config.uplink {
-            Uplink::Veth { range } => {
-                let resolvers = config.resolvers;
-                uplink::join(config.install, range, resolvers, &host, inside, &namespace).await?;
-            }
-            Uplink::None => uplink::leave(config.install, &host).await?,
-        }
-        Ok(Self {
+        let network = Self {
             install: config.install,
             host,
             namespace,
             wires,
             dialer,
-        })
+        };
+        if let Err(error) = network.set_up(config).await {
+            if let Err(left) = network.close_if_empty().await {
+                tracing::warn!(
+                    error = &left as &dyn std::error::Error,
+                    "the VMs' network, half made, is not taken down"
+                );
+            }
+            return Err(error);
+        }
+        Ok(network)
+    }
+
+    async fn set_up(&self, config: NetworkConfig) -> Result<(), NetworkError> {
+        let inside = self.wires.worker();
+        settle(inside, &config).await?;
+        match config.uplink {
+            Uplink::Veth { range } => {
+                let (host, namespace) = (&self.host, &self.namespace);
+                uplink::join(
+                    config.install,
+                    range,
+                    config.resolvers,
+                    host,
+                    inside,
+                    namespace,
+                )
+                .await
+            }
+            Uplink::None => uplink::leave(config.install, &self.host).await,
+        }
     }
 
     /// Takes everything away if no VM is connected; otherwise leaves everything as it is, for the next

@@ -83,10 +83,19 @@ fn egress(resolvers: &[Ipv4Addr]) -> String {
 /// `inner`. They say nothing about any other traffic of the host.
 ///
 /// - Guests do not reach the host itself, whatever its addresses are, but for a resolver on it.
+/// - Nor do they reach what the host forwards to: a port of the host that its own rules, or those of
+///   Docker or libvirt on it, send on to a container or a VM looks like a public address to the VMs'
+///   namespace, and is a private one only here, after the translation.
+///   A resolver that the host forwards to is one all the same.
 /// - Nobody reaches the VMs' namespace from outside.
 /// - Packets fit the way out: hosts in clouds often have a smaller MTU than 1500.
 pub(super) fn host(table: &str, device: &str, inner: Ipv4Addr, resolvers: &[Ipv4Addr]) -> String {
-    let resolve = to_resolvers(&format!("iifname \"{device}\" "), resolvers);
+    let from_guests = format!("iifname \"{device}\" ");
+    let resolve = to_resolvers(&from_guests, resolvers);
+    // By the address that the guest has asked for, not the one that the host has made of it.
+    let asked_for = ("ct original ip daddr", "ct original proto-dst");
+    let forwarded = to_resolvers_by(asked_for, &from_guests, resolvers);
+    let not_public = NOT_PUBLIC.join(", ");
     format!(
         r#"table inet {table}
 delete table inet {table}
@@ -99,6 +108,8 @@ table inet {table} {{
         type filter hook forward priority filter; policy accept;
         iifname "{device}" ip saddr != {inner} drop
         iifname "{device}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+{forwarded}        iifname "{device}" ct status dnat drop
+        iifname "{device}" ip daddr {{ {not_public} }} drop
         iifname "{device}" accept
         oifname "{device}" ct state established,related accept
         oifname "{device}" drop
@@ -118,13 +129,21 @@ pub(super) fn without(table: &str) -> String {
 }
 
 fn to_resolvers(condition: &str, resolvers: &[Ipv4Addr]) -> String {
+    to_resolvers_by(("ip daddr", "th dport"), condition, resolvers)
+}
+
+fn to_resolvers_by(
+    (address, port): (&str, &str),
+    condition: &str,
+    resolvers: &[Ipv4Addr],
+) -> String {
     if resolvers.is_empty() {
         return String::new();
     }
     let list: Vec<_> = resolvers.iter().map(Ipv4Addr::to_string).collect();
     let list = list.join(", ");
     format!(
-        "        {condition}ip daddr {{ {list} }} meta l4proto {{ tcp, udp }} th dport 53 accept\n"
+        "        {condition}{address} {{ {list} }} meta l4proto {{ tcp, udp }} {port} 53 accept\n"
     )
 }
 

@@ -7,6 +7,7 @@
 //! so it is the only writer of its memory (`memory.rs`) and of the relay's routes.
 
 mod assign;
+mod disk;
 mod jobs;
 mod memory;
 mod observation;
@@ -33,6 +34,7 @@ use crate::lease::{Snapshot, TemplateState, VmRow, next_wakeup, plan, routes};
 use crate::relay::{Relay, Reservation, Route};
 use crate::store::{Store, StoreError};
 
+use disk::DiskWatch;
 use jobs::{Context, Outcome};
 use memory::{Memory, Template};
 use observation::Before;
@@ -61,6 +63,7 @@ pub struct Reconciler {
     /// Which VM a running job works on, for the case that the job panics.
     vm_of_job: HashMap<tokio::task::Id, VmId>,
     look: Look,
+    disk: DiskWatch,
     published: Vec<Route>,
     /// Ports of leases that became active since the routes were published.
     reservations: Vec<Reservation>,
@@ -76,6 +79,8 @@ pub struct Status {
     pub preparing: BTreeSet<String>,
     /// Templates that cannot be had, so that VMs boot cold, as `engine/size`.
     pub cold: BTreeSet<String>,
+    /// What is wrong with the host's disk, in words, so that no machines are started.
+    pub disk: Option<String>,
     /// What failed last, in words; empty after the next success.
     pub last_failure: Option<String>,
 }
@@ -99,6 +104,7 @@ impl Reconciler {
         templates: Templates,
         settings: Settings,
     ) -> Self {
+        let disk = DiskWatch::new(settings.policy.disk_reserve_bytes);
         let context = Context {
             store,
             hypervisor,
@@ -113,6 +119,7 @@ impl Reconciler {
             running: JoinSet::new(),
             vm_of_job: HashMap::new(),
             look: Look::Due,
+            disk,
             published: Vec::new(),
             reservations: Vec::new(),
             status: tokio::sync::watch::Sender::default(),
@@ -128,6 +135,7 @@ impl Reconciler {
     /// Runs until `stop`; lets the jobs under way end then, and leaves VMs as they are.
     pub async fn run(mut self, stop: CancellationToken) {
         self.find_templates();
+        self.disk.start(self.context.hypervisor.clone());
         let mut changes = self.context.store.changes();
         let mut period = tokio::time::interval(PERIOD);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -151,6 +159,9 @@ impl Reconciler {
                 _ = period.tick() => {
                     if matches!(self.look, Look::Rested) { self.look = Look::Due }
                     self.prune().await;
+                }
+                () = self.disk.alarm() => {
+                    if matches!(self.look, Look::Rested) { self.look = Look::Due }
                 }
                 () = until(&*self.context.clock, wakeup) => {}
                 Some(ended) = self.running.join_next_with_id() => self.job_ended(ended),
@@ -192,6 +203,7 @@ impl Reconciler {
             keyed,
             templates: self.memory.template_states(),
             held_back: self.memory.held_back(),
+            free_disk_bytes: self.disk.free(),
             ..Snapshot::default()
         };
         let now = self.context.clock.now();
@@ -304,6 +316,7 @@ impl Reconciler {
             status.healthy |= looked;
             status.preparing = preparing;
             status.cold = cold;
+            status.disk = self.disk.trouble();
         });
     }
 

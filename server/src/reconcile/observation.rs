@@ -24,14 +24,20 @@ impl Before {
     /// The part of `seen` that says something about `rows`, which were read after the look ended.
     ///
     /// A VM that changed in between, or that somebody worked on, may be seen in any state and means
-    /// nothing: it is shown running if it has a row, and not shown if it has none.
+    /// nothing: it is shown running if it has a row, and not shown if it has none. How much of the disk
+    /// is free means nothing either when somebody gave space back meanwhile.
     pub(super) fn settle(&self, seen: Observed, rows: &[VmRow]) -> Observed {
         let rows: BTreeMap<VmId, i64> = rows.iter().map(|vm| (vm.id, vm.generation)).collect();
         let settled =
             |vm: &VmId| !self.busy.contains(vm) && self.generations.get(vm) == rows.get(vm);
         let mut result = Observed {
             running: seen.running.into_iter().filter(settled).collect(),
+            stalled: seen.stalled.into_iter().filter(settled).collect(),
             remnants: seen.remnants.into_iter().filter(settled).collect(),
+            disk_bytes: seen.disk_bytes,
+            free_disk_bytes: seen
+                .free_disk_bytes
+                .filter(|_| self.generations.keys().all(|vm| rows.contains_key(vm))),
         };
         result.running.extend(rows.keys().filter(|vm| !settled(vm)));
         result
@@ -87,6 +93,7 @@ mod tests {
         let seen = Observed {
             running: ids(&[7]),
             remnants: ids(&[1, 8, 9]),
+            ..Observed::default()
         };
         // 1 had a row before and has none now; 9 was a template in the making.
         let settled = Before::new(&[vm(1, 5)], &ids(&[9])).settle(seen, &[]);
@@ -94,8 +101,26 @@ mod tests {
             settled,
             Observed {
                 running: ids(&[7]),
-                remnants: ids(&[8])
+                remnants: ids(&[8]),
+                ..Observed::default()
             }
         );
+    }
+
+    #[test]
+    fn free_space_that_grew_during_the_look_is_not_known() {
+        let seen = || Observed {
+            running: ids(&[1, 2]),
+            stalled: ids(&[1, 2]),
+            free_disk_bytes: Some(5),
+            ..Observed::default()
+        };
+        let before = Before::new(&[vm(1, 5), vm(2, 1)], &ids(&[2]));
+        let settled = before.settle(seen(), &[vm(1, 5), vm(2, 1)]);
+        assert_eq!(settled.free_disk_bytes, Some(5));
+        // Somebody works on the other one; what it waited for may be over.
+        assert_eq!(settled.stalled, ids(&[1]));
+        let settled = before.settle(seen(), &[vm(1, 5)]);
+        assert_eq!(settled.free_disk_bytes, None);
     }
 }

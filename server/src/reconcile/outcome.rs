@@ -124,6 +124,7 @@ impl Reconciler {
                     }
                 }
             }
+            Outcome::Resumed => {}
             Outcome::ChannelClosed { vm } => {
                 self.memory.monitors.remove(&vm);
                 self.look = Look::Due;

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::jobs::{Outcome, activate, build_template, start, tear_down};
+use super::jobs::{Outcome, activate, build_template, resume, start, tear_down};
 use super::memory::Template;
 use super::{Reconciler, jobs};
 use crate::clock::random_bytes;
@@ -81,6 +81,7 @@ impl Reconciler {
                     self.spawn(id, job);
                 }
             }
+            Action::Resume(id) => self.spawn(id, resume(self.context.clone(), id)),
             Action::TearDown(id) => {
                 self.memory.forget(id);
                 let job = tear_down(self.context.clone(), id, vm(id).cloned());

@@ -9,6 +9,7 @@ mod deadlines;
 mod error;
 mod events;
 mod leases;
+mod reserve;
 mod rows;
 mod schema;
 mod vms;
@@ -25,6 +26,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{
@@ -38,6 +40,8 @@ use crate::clock::random_bytes;
 use crate::ids::InstallId;
 use crate::lease::{LeaseRow, VmRow};
 
+use reserve::Reserve;
+
 /// How long a statement waits for another connection's write to end.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reads go on beside the one writer that SQLite allows.
@@ -49,6 +53,7 @@ pub struct Store {
     pool: SqlitePool,
     install: InstallId,
     changes: watch::Sender<u64>,
+    reserve: Arc<Reserve>,
 }
 
 impl Store {
@@ -67,9 +72,20 @@ impl Store {
         Self::open_with(options(path)).await
     }
 
+    /// Sets disk space aside for what is to be written when none is left; see [`Reserve`].
+    async fn set_space_aside(&self) {
+        let reserve = self.reserve.clone();
+        // A file system that hangs must not hold up who called.
+        let _ = tokio::task::spawn_blocking(move || reserve.top_up()).await;
+    }
+
     async fn open_with(options: SqliteConnectOptions) -> Result<Self, StoreError> {
+        let reserve = Arc::new(Reserve::new(options.get_filename()));
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS)
+            // The write-ahead log goes with the last connection, and with it the space set aside.
+            .idle_timeout(None)
+            .max_lifetime(None)
             // SQLite itself ends a transaction when the disk is full; the library then believes that it
             // is still under way and would refuse to begin another one. A new connection knows better.
             .before_acquire(|connection, _| {
@@ -80,11 +96,14 @@ impl Store {
             .await?;
         schema::migrate(&pool).await?;
         let install = install_id(&pool).await?;
-        Ok(Self {
+        let store = Self {
             pool,
             install,
             changes: watch::Sender::new(0),
-        })
+            reserve,
+        };
+        store.set_space_aside().await;
+        Ok(store)
     }
 
     /// Closes the file in good order. Dropping the store is safe too, but leaves the write-ahead log
@@ -128,6 +147,8 @@ impl Store {
         let leases = leases::prune(&mut tx, self.install, before).await?;
         let vms = vms::prune(&mut tx, self.install, before).await?;
         self.commit(tx).await?;
+        // The file grew, or there was no space before.
+        self.set_space_aside().await;
         Ok(leases + vms)
     }
 

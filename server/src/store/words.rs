@@ -37,6 +37,7 @@ words!(EndReason {
     Released = "released",
     Expired = "expired",
     VmLost = "vm_lost",
+    DiskFull = "disk_full",
     ClientGone = "client_gone",
     WaitTimeout = "wait_timeout",
     StartFailed = "start_failed",

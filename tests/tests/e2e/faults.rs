@@ -8,7 +8,7 @@ use std::time::Duration;
 use e2e::machine::ClientKey;
 use e2e::process::{said, text};
 use e2e::{Builder, TestServer};
-use remote_docker_api::ErrorCode;
+use remote_docker_api::{EndReason, ErrorCode, LeaseState};
 
 /// Runs a server that refuses to serve, and returns its words.
 fn refusal(builder: Builder) -> String {
@@ -142,7 +142,7 @@ fn all_ports_taken() {
 fn a_disk_that_is_full_while_a_machine_is_cloned() {
     let (mut server, _) = TestServer::builder().without_shared_template().prepare();
     let state = server.state();
-    mount_small_disk(&state);
+    mount_disk(&state, "700m");
     server.spawn(None);
     server.wait_ready();
     let filler = state.join("filler");
@@ -157,7 +157,9 @@ fn a_disk_that_is_full_while_a_machine_is_cloned() {
     let mut request = ClientKey::generate().request();
     request.wait_s = Some(10);
     let problem = server.api().create(&request).unwrap_err();
-    assert!(problem.status >= 500, "{problem:?}");
+    assert_eq!(problem.code, ErrorCode::NoCapacity, "{problem:?}");
+    let why = problem.detail;
+    assert_says(&why, &["no space left", "limits.disk_reserve_mib"]);
     assert_says(&server.log(), &["no space left"]);
 
     std::fs::remove_file(&filler).unwrap();
@@ -168,7 +170,7 @@ fn a_disk_that_is_full_while_a_machine_is_cloned() {
 }
 
 /// In a mount namespace of the test's own, which ends with it.
-fn mount_small_disk(on: &Path) {
+fn mount_disk(on: &Path, size: &str) {
     use nix::mount::{MsFlags, mount};
     let none: Option<&str> = None;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
@@ -178,7 +180,58 @@ fn mount_small_disk(on: &Path) {
         on,
         Some("tmpfs"),
         MsFlags::empty(),
-        Some("size=700m,mode=711"),
+        Some(format!("size={size},mode=711").as_str()),
     )
     .unwrap();
+}
+
+/// One machine writes until the host's disk is full. The state folder is a small file system of its
+/// own.
+#[test]
+fn a_machine_that_fills_the_host_disk_loses_its_lease_and_nobody_else_does() {
+    let (mut server, _) = TestServer::builder().without_shared_template().prepare();
+    let state = server.state();
+    mount_disk(&state, "1700m");
+    server.spawn(None);
+    server.wait_ready();
+    let (greedy, modest) = (server.lease(), server.lease());
+    for machine in [&greedy, &modest] {
+        machine.docker().import_busybox();
+    }
+    let fill = "dd if=/dev/zero of=/fill bs=1M count=4000";
+    let mut writer = greedy
+        .docker()
+        .command(["run", "busybox", "sh", "-c", fill])
+        .spawn()
+        .unwrap();
+    // The other one writes as well all the while, a little at a time.
+    let steady = "for i in $(seq 30); do dd if=/dev/zero of=/x$((i % 3)) bs=1M count=4 conv=fsync \
+                  2>/dev/null || exit 9; sleep 1; done; echo all written";
+    let steady = modest
+        .docker()
+        .command(["run", "busybox", "sh", "-c", steady])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+
+    let ended = server.wait_state(greedy.id(), LeaseState::Ended);
+    assert_eq!(ended.end_reason, Some(EndReason::DiskFull));
+    assert!(!writer.wait().unwrap().success());
+    assert_eq!(server.ended(), None, "{}", server.log());
+    let written = steady.wait_with_output().unwrap();
+    assert!(written.status.success(), "{}", server.log());
+    assert_eq!(text(&written.stdout).trim(), "all written");
+    let docker = modest.docker();
+    docker.ok(["version"]);
+    assert_eq!(docker.busybox(&[], ["echo", "still here"]), "still here");
+    let lease = server.api().show(modest.id(), 0).unwrap();
+    assert_eq!(lease.state, LeaseState::Active);
+    assert!(!server.log().contains("the database failed"));
+    // There is room for another.
+    let third = server.lease();
+    third.docker().ok(["version"]);
+    for machine in [&modest, &third] {
+        server.api().release(machine.id());
+    }
+    server.wait_clean();
 }

@@ -27,17 +27,36 @@ fn secrets(pem: &str) -> Vec<&str> {
         .collect()
 }
 
-// One thread, so that the subscriber of this thread sees all tasks.
-#[tokio::test(flavor = "current_thread")]
-async fn requests_leave_a_line_with_their_id_and_no_secret() {
+fn logging(filter: &str) -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let writer = lines.clone();
     let config = LogConfig {
-        filter: "trace".to_owned(),
+        filter: filter.to_owned(),
         format: LogFormat::Text,
     };
     let subscriber = telemetry::subscriber(&config, move || writer.clone(), false).unwrap();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn who_has_no_token_does_not_fill_the_log() {
+    let (lines, _guard) = logging("info");
+    let fixture = Fixture::new().await;
+    fixture.get("/v1/leases").await;
+    let seen = lines.0.lock().unwrap().len();
+    assert!(seen > 0);
+    for path in ["/v1/leases", "/v1/leases/l-0000000000007", "/", "/readyz"] {
+        let request = Request::get(path).body(Body::empty());
+        fixture.send(request.unwrap()).await;
+    }
+    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(&log[seen..], "");
+}
+
+// One thread, so that the subscriber of this thread sees all tasks.
+#[tokio::test(flavor = "current_thread")]
+async fn requests_leave_a_line_with_their_id_and_no_secret() {
+    let (lines, _guard) = logging("trace");
 
     let fixture = Fixture::new().await;
     let running = fixture.reconciled();

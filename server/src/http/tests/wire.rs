@@ -7,15 +7,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::places::Limits;
+use super::serve::serve_within;
 use super::*;
 
 impl Fixture {
     /// Serves on a port of its own until `stopping` is cancelled.
     async fn served(&self, grace: Duration) -> (SocketAddr, JoinHandle<()>) {
+        let all = 64;
+        let limits = Limits { all, per_peer: all };
+        self.served_within(limits, grace).await
+    }
+
+    async fn served_within(&self, limits: Limits, grace: Duration) -> (SocketAddr, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = self.api.stopping.clone();
-        let task = tokio::spawn(serve(listener, self.router.clone(), stop, grace));
+        let task = tokio::spawn(serve_within(
+            limits,
+            listener,
+            self.router.clone(),
+            stop,
+            grace,
+        ));
         (address, task)
     }
 }
@@ -130,4 +144,98 @@ async fn a_client_that_takes_no_answer_cannot_hold_up_a_stop() {
         .await
         .expect("serve went on")
         .unwrap();
+}
+
+const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Reads the answer to one [`PROBE`]; tells whether there was one.
+async fn is_answered(stream: &mut TcpStream) -> bool {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        let read = tokio::time::timeout(FAR * 100, stream.read_u8()).await;
+        match read.expect("the server said nothing") {
+            Ok(byte) => text.push(byte),
+            Err(_) => return false,
+        }
+    }
+    let head = String::from_utf8(text).unwrap().to_lowercase();
+    let length = head.split("content-length: ").nth(1).unwrap();
+    let length = length.lines().next().unwrap().parse().unwrap();
+    stream.read_exact(&mut vec![0; length]).await.unwrap();
+    true
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_client_that_asks_and_never_reads_is_cut() {
+    let fixture = Fixture::new().await;
+    let (address, _task) = fixture.served(FAR).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let requests = PROBE.repeat(1000);
+    // Until every buffer on the way is full.
+    let short = Duration::from_millis(500);
+    while let Ok(written) = tokio::time::timeout(short, stream.write_all(&requests)).await {
+        written.unwrap();
+    }
+    tokio::time::pause();
+    let cut = async { while stream.write_all(&requests).await.is_ok() {} };
+    let cut = tokio::time::timeout(FAR * 100, cut).await;
+    cut.expect("the server kept the line");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_connection_does_not_live_for_ever_however_often_it_is_used() {
+    let fixture = Fixture::new().await;
+    let (address, _task) = fixture.served(FAR).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    tokio::time::pause();
+    let mut answers = 0;
+    while stream.write_all(PROBE).await.is_ok() && is_answered(&mut stream).await {
+        answers += 1;
+        assert!(answers < 100, "the server kept the line");
+        tokio::time::sleep(FAR / 2).await;
+    }
+    assert!(answers > 10, "{answers}");
+}
+
+#[tokio::test]
+async fn idle_connections_make_way_and_those_with_the_token_stay() {
+    let fixture = Fixture::new().await;
+    let limits = Limits {
+        all: 9,
+        per_peer: 3,
+    };
+    let (address, _task) = fixture.served_within(limits, FAR).await;
+    let mut waiting = TcpStream::connect(address).await.unwrap();
+    let body = order(json!({ "wait_s": 600 }));
+    let request = raw_post(&body, body.len());
+    waiting.write_all(request.as_bytes()).await.unwrap();
+    fixture.lease_once(|_| true).await;
+
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut probe = TcpStream::connect(address).await.unwrap();
+    probe.write_all(PROBE).await.unwrap();
+    assert!(is_answered(&mut probe).await);
+    assert_eq!(all_of(&mut idle[0]).await, "");
+    fixture.api.stopping.cancel();
+    let answer = all_of(&mut waiting).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+}
+
+#[tokio::test]
+async fn who_has_no_token_is_told_so_and_hung_up_on() {
+    let fixture = Fixture::new().await;
+    let (address, _task) = fixture.served(FAR).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /v1/leases HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let answer = tokio::time::timeout(FAR / 3, all_of(&mut stream)).await;
+    let answer = answer.expect("the server kept the line");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(
+        answer.to_lowercase().contains("connection: close"),
+        "{answer}"
+    );
 }

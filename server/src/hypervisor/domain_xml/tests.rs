@@ -1,7 +1,6 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::hypervisor::{ImageFiles, TemplateFiles};
 
 const INSTALL: InstallId = InstallId::from_bits(7);
 
@@ -111,4 +110,13 @@ fn generation_ids_are_written_as_uuids() {
         "01234567-89ab-cdef-0123-456789abcdef"
     );
     assert_eq!(Uuid(1).to_string(), "00000000-0000-0000-0000-000000000001");
+}
+
+#[test]
+fn another_machine_has_another_layout() {
+    let kvm = layout(Accelerator::Kvm, "fpu sse");
+    let tcg = layout(Accelerator::Tcg, "");
+    assert_ne!(kvm, tcg);
+    assert_ne!(kvm, layout(Accelerator::Kvm, "fpu sse avx"));
+    assert_eq!(tcg, layout(Accelerator::Tcg, ""));
 }

@@ -29,10 +29,7 @@ pub(super) async fn destroy(host: &Host, vm: VmId) -> Result<(), HypervisorError
     end(host, vm).await?;
     let folder = host.folder(vm);
     // libvirt would keep what QEMU said for ever, a file for each VM there ever was.
-    let log = host
-        .logs
-        .as_ref()
-        .map(|logs| logs.join(format!("{vm}.log")));
+    let log = host.log(vm);
     // And what it was just writing when a server before this one was killed.
     let draft = host
         .run
@@ -71,7 +68,7 @@ pub(super) async fn end(host: &Host, vm: VmId) -> Result<(), HypervisorError> {
         vm,
     };
     host.threads
-        .call("destroy the VM", LIMIT, move |connect| {
+        .call_for(vm, "destroy the VM", LIMIT, move |connect| {
             end_domain(connect, run.as_deref(), owner)
         })
         .await

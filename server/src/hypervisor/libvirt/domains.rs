@@ -1,7 +1,11 @@
 //! Finding domains, and telling ours from others'.
 
 use virt::connect::Connect;
-use virt::domain::{Domain, DomainState};
+use virt::domain::{
+    Domain, DomainPausedReason, DomainState, DomainStateEnum, DomainStateReason,
+    DomainStateReasonEnum,
+};
+use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
@@ -57,14 +61,55 @@ pub(super) fn ours(
     Ok(found)
 }
 
-/// Whether the domain's processors run. One that has vanished does not.
+/// What a domain's processors do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// They run.
+    Runs,
+    /// QEMU stopped them because the host's disk did not take what the guest wrote.
+    Stalled,
+    /// Nothing; also when the domain has vanished.
+    Still,
+}
+
+/// What the domain's processors do.
+///
+/// # Errors
+/// When libvirt cannot tell.
+pub(super) fn condition(domain: &Domain) -> Result<Condition, HypervisorError> {
+    // `state` rather than `info`: it never waits for QEMU, which may be stuck.
+    let state = domain.state().doing("ask for the VM's state")?;
+    if state.0.is_known() {
+        return Ok(judge(&state));
+    }
+    // The binding makes an unknown state of an error; this question has its error.
+    match domain.is_active() {
+        Ok(true) => Ok(Condition::Runs),
+        Ok(false) => Ok(Condition::Still),
+        // It ended between being found and being asked.
+        Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(Condition::Still),
+        Err(error) => Err(error).doing("ask for the VM's state"),
+    }
+}
+
+fn judge((state, reason): &(DomainStateEnum, DomainStateReasonEnum)) -> Condition {
+    if state.is_any(vec![DomainState::Running, DomainState::Blocked]) {
+        return Condition::Runs;
+    }
+    match reason {
+        Enum::Known(DomainStateReason::Paused(Enum::Known(DomainPausedReason::IOError))) => {
+            Condition::Stalled
+        }
+        _ => Condition::Still,
+    }
+}
+
+/// Whether the domain's processors run.
 ///
 /// # Errors
 /// When libvirt cannot tell.
 pub(super) fn runs(domain: &Domain) -> Result<bool, HypervisorError> {
-    // `state` rather than `info`: it never waits for QEMU, which may be stuck.
-    let (state, _) = domain.state().doing("ask for the VM's state")?;
-    Ok(state.is_any(vec![DomainState::Running, DomainState::Blocked]))
+    Ok(condition(domain)? == Condition::Runs)
 }
 
 /// Whether libvirt's error is this one.
@@ -90,5 +135,42 @@ fn exists(connect: &Connect, owner: Owner) -> Result<bool, HypervisorError> {
         Ok(_) => Ok(true),
         Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(false),
         Err(error) => Err(error).doing("look for the VM"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "libvirt's own simulator, in this process"
+    )]
+    fn a_domain_that_has_vanished_does_not_run() {
+        let connect = Connect::open(Some("test:///default")).unwrap();
+        let domain = connect.lookup_domain_by_name("test").unwrap();
+        assert!(runs(&domain).unwrap());
+        domain.destroy().unwrap();
+        assert!(!runs(&domain).unwrap());
+        domain.undefine().unwrap();
+        assert!(!runs(&domain).unwrap());
+    }
+
+    #[test]
+    fn only_a_machine_that_waits_for_the_disk_is_stalled() {
+        let paused = |why| {
+            let reason = DomainStateReason::Paused(Enum::Known(why));
+            judge(&(Enum::Known(DomainState::Paused), Enum::Known(reason)))
+        };
+        assert_eq!(paused(DomainPausedReason::IOError), Condition::Stalled);
+        for other in [DomainPausedReason::User, DomainPausedReason::Migration] {
+            assert_eq!(paused(other), Condition::Still);
+        }
+        // The numbers of the reasons mean something else in other states.
+        let other = |state| judge(&(Enum::Known(state), Enum::Unknown(5)));
+        assert_eq!(other(DomainState::Running), Condition::Runs);
+        assert_eq!(other(DomainState::Shutoff), Condition::Still);
+        assert_eq!(other(DomainState::Paused), Condition::Still);
     }
 }

@@ -1,15 +1,20 @@
 //! What is on the host of our VMs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
+
+use super::domains::Condition;
 use super::{Host, blocking, domains};
-use crate::hypervisor::{HypervisorError, Observed, folder};
+use crate::hypervisor::folder::{self, file_error};
+use crate::hypervisor::{HypervisorError, Observed};
 use crate::ids::VmId;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Looks at domains, wires and folders.
+/// Looks at domains, wires, folders and the disk.
 ///
 /// # Errors
 /// When any of them cannot be seen: half a view would make running VMs look gone.
@@ -18,35 +23,71 @@ pub(super) async fn list(host: &Host) -> Result<Observed, HypervisorError> {
     let seen = host.threads.call("list the VMs", LIMIT, move |connect| {
         domains::ours(connect, install)?
             .into_iter()
-            .map(|(owner, domain)| Ok((owner.vm, domains::runs(&domain)?)))
+            .map(|(owner, domain)| Ok((owner.vm, domains::condition(&domain)?)))
             .collect::<Result<Vec<_>, HypervisorError>>()
     });
     let wires = async { Ok(host.wires.list().await?) };
     let vms = host.vms.clone();
     let folders = blocking("list the VMs' folders", move || {
-        let found = folder::list(&vms)?;
-        for vm in &found {
-            if let Err(error) = folder::VmFolder::new(&vms, *vm).trim_console() {
-                tracing::warn!(%vm, %error, "{vm}: its console could not be trimmed");
-            }
-        }
-        Ok(found)
+        folder::list(&vms)?
+            .into_iter()
+            .map(|vm| {
+                let folder = folder::VmFolder::new(&vms, vm);
+                if let Err(error) = folder.trim_console() {
+                    tracing::warn!(%vm, %error, "{vm}: its console could not be trimmed");
+                }
+                Ok((vm, folder.disk_bytes()?))
+            })
+            .collect::<Result<BTreeMap<_, _>, HypervisorError>>()
     });
     let (seen, wires, folders) = tokio::try_join!(seen, wires, folders)?;
-    Ok(merge(seen, wires, folders))
+    let free = free_disk(host).await?;
+    Ok(merge(seen, wires, folders, free))
 }
 
-fn merge(domains: Vec<(VmId, bool)>, wires: BTreeSet<VmId>, folders: BTreeSet<VmId>) -> Observed {
-    let (running, still): (Vec<_>, Vec<_>) = domains.into_iter().partition(|(_, runs)| *runs);
-    let running: BTreeSet<VmId> = running.into_iter().map(|(vm, _)| vm).collect();
-    let remnants = still
+/// How much QEMU's user can still write below the folder of all VMs, in bytes.
+///
+/// # Errors
+/// When the system cannot be asked.
+pub(super) async fn free_disk(host: &Host) -> Result<u64, HypervisorError> {
+    let vms = host.vms.clone();
+    blocking("look at the disk", move || room_in(&vms)).await
+}
+
+/// How many bytes a user who is not root can still write in a folder's file system.
+///
+/// # Errors
+/// When the system cannot be asked.
+pub(super) fn room_in(folder: &Path) -> Result<u64, HypervisorError> {
+    let room = statvfs(folder).map_err(|error| file_error("look at", folder, error.into()))?;
+    Ok(room.blocks_available().saturating_mul(room.fragment_size()))
+}
+
+fn merge(
+    domains: Vec<(VmId, Condition)>,
+    wires: BTreeSet<VmId>,
+    folders: BTreeMap<VmId, u64>,
+    free: u64,
+) -> Observed {
+    let of = |wanted: Condition| {
+        let these = domains.iter().filter(move |(_, is)| *is == wanted);
+        these.map(|(vm, _)| *vm).collect::<BTreeSet<_>>()
+    };
+    let stalled = of(Condition::Stalled);
+    let running: BTreeSet<VmId> = of(Condition::Runs).union(&stalled).copied().collect();
+    let remnants = of(Condition::Still)
         .into_iter()
-        .map(|(vm, _)| vm)
         .chain(wires)
-        .chain(folders)
+        .chain(folders.keys().copied())
         .filter(|vm| !running.contains(vm))
         .collect();
-    Observed { running, remnants }
+    Observed {
+        running,
+        stalled,
+        remnants,
+        disk_bytes: folders,
+        free_disk_bytes: Some(free),
+    }
 }
 
 #[cfg(test)]
@@ -55,13 +96,21 @@ mod tests {
 
     #[test]
     fn whatever_is_left_of_a_vm_shows_once() {
-        let [running, crashed, wire, folder] = [1, 2, 3, 4].map(VmId::from_bits);
+        let [running, crashed, wire, folder, stalled] = [1, 2, 3, 4, 5].map(VmId::from_bits);
         let observed = merge(
-            vec![(running, true), (crashed, false)],
+            vec![
+                (running, Condition::Runs),
+                (crashed, Condition::Still),
+                (stalled, Condition::Stalled),
+            ],
             BTreeSet::from([running, crashed, wire]),
-            BTreeSet::from([running, folder]),
+            BTreeMap::from([(running, 10), (folder, 20), (stalled, 30)]),
+            40,
         );
-        assert_eq!(observed.running, BTreeSet::from([running]));
+        assert_eq!(observed.running, BTreeSet::from([running, stalled]));
+        assert_eq!(observed.stalled, BTreeSet::from([stalled]));
         assert_eq!(observed.remnants, BTreeSet::from([crashed, wire, folder]));
+        assert_eq!(observed.disk_bytes[&stalled], 30);
+        assert_eq!(observed.free_disk_bytes, Some(40));
     }
 }

@@ -19,6 +19,7 @@ use super::threads::{Setup, Threads};
 use super::{Host, Libvirt, LibvirtError, domains, reaper};
 use crate::hypervisor::accelerator::{self, AcceleratorChoice, KvmDevice};
 use crate::hypervisor::disk::Disks;
+use crate::hypervisor::domain_xml;
 use crate::hypervisor::folder::file_error;
 use crate::hypervisor::qemu_user::QemuUser;
 use crate::hypervisor::version::{self, Version};
@@ -127,11 +128,18 @@ impl Libvirt {
             .await
             .map_err(explain)?;
         version::check_qemu(qemu_version)?;
+        if let Some(run) = &run {
+            take_from_qemu(run)?;
+        }
         let facts = HostFacts {
             accelerator: chosen.accelerator,
             qemu_version: qemu_version.to_string(),
             libvirt_version: libvirt_version.to_string(),
             cpu_model: accelerator::cpu_model(&cpuinfo),
+            layout: domain_xml::layout(
+                chosen.accelerator,
+                accelerator::seen_by_guests(chosen.accelerator, &cpuinfo),
+            ),
         };
         tracing::info!(?facts, "QEMU {qemu_version}, libvirt {libvirt_version}");
         Ok(Self {
@@ -288,6 +296,15 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), HypervisorError> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
     made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
         .map_err(|error| file_error("create", path, error))
+}
+
+/// Makes a folder of libvirt's root's alone. libvirt gives the one with its notes on running VMs, which
+/// root reads and believes at the next start, to QEMU's user: one that broke out of its VM could
+/// replace them. QEMU itself needs no more than the folders in it, which stay as they are.
+fn take_from_qemu(path: &Path) -> Result<(), HypervisorError> {
+    std::os::unix::fs::lchown(path, Some(0), Some(0))
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
+        .map_err(|error| file_error("protect", path, error))
 }
 
 fn make_closed_file(path: &Path) -> Result<PathBuf, HypervisorError> {

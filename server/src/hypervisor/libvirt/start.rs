@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::statvfs::statvfs;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::sys;
 
-use super::domains::{self, Found};
+use super::domains::{self, Condition, Found};
 use super::process::Qemu;
-use super::{Host, LibvirtError, blocking, destroy, monitor};
+use super::{Host, LibvirtError, blocking, destroy, monitor, observe};
 use crate::hypervisor::disk::says_disk_full;
 use crate::hypervisor::domain_xml::{DomainPlan, Owner, domain_xml};
 use crate::hypervisor::folder::{VmFolder, create_for_qemu, file_error};
@@ -23,6 +22,8 @@ const DEFINE_LIMIT: Duration = Duration::from_secs(60);
 const LOAD_LIMIT: Duration = Duration::from_secs(30);
 /// How long QEMU may take to write it.
 const SAVE_LIMIT: Duration = Duration::from_secs(60);
+/// How long QEMU may take to go on.
+const RESUME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes wire, folder and disk, and runs the VM.
 ///
@@ -61,7 +62,7 @@ pub(super) async fn snapshot(
     let devices = template.device_state.clone();
     let limit = SAVE_LIMIT + DEFINE_LIMIT;
     host.threads
-        .call("snapshot the VM", limit, move |connect| {
+        .call_for(vm, "snapshot the VM", limit, move |connect| {
             let Found::Ours(domain) = domains::find(connect, owner)? else {
                 return Err(HypervisorError::NotRunning { vm });
             };
@@ -86,6 +87,27 @@ pub(super) async fn snapshot(
     .await
 }
 
+/// Lets a VM go on that stands still for want of disk space.
+///
+/// # Errors
+/// When it is not there or cannot go on.
+pub(super) async fn resume(host: &Host, vm: VmId) -> Result<(), HypervisorError> {
+    let install = host.install;
+    host.threads
+        .call_for(vm, "let the VM go on", RESUME_LIMIT, move |connect| {
+            let Found::Ours(domain) = domains::find(connect, Owner { install, vm })? else {
+                return Err(HypervisorError::NotRunning { vm });
+            };
+            match domains::condition(&domain)? {
+                Condition::Runs => Ok(()),
+                Condition::Stalled => domain.resume().doing("let the VM go on"),
+                // A clone that waits for its state must not run without it.
+                Condition::Still => Err(HypervisorError::NotRunning { vm }),
+            }
+        })
+        .await
+}
+
 /// The answer to a start that was made before: well if it runs, else it is to be destroyed.
 async fn started_before(
     host: &Host,
@@ -93,8 +115,10 @@ async fn started_before(
     folder: &VmFolder,
 ) -> Result<StartReport, HypervisorError> {
     let install = host.install;
-    let runs =
-        host.threads.call(
+    let runs = host
+        .threads
+        .call_for(
+            vm,
             "look for the VM",
             DEFINE_LIMIT,
             move |connect| match domains::find(connect, Owner { install, vm })? {
@@ -146,9 +170,7 @@ async fn files(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<(), Hype
 }
 
 fn demand_room(path: &Path, bytes: u64) -> Result<(), HypervisorError> {
-    let folder = path.parent().unwrap_or(path);
-    let room = statvfs(folder).map_err(|error| file_error("look at", folder, error.into()))?;
-    if room.blocks_available().saturating_mul(room.fragment_size()) < bytes {
+    if observe::room_in(path.parent().unwrap_or(path))? < bytes {
         let path = path.to_owned();
         return Err(HypervisorError::DiskFull { path });
     }
@@ -169,7 +191,7 @@ async fn run(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<Vec<Step>,
     };
     let limit = DEFINE_LIMIT + LOAD_LIMIT;
     host.threads
-        .call("start the VM", limit, move |connect| {
+        .call_for(vm, "start the VM", limit, move |connect| {
             let begun = Instant::now();
             let flags = match state {
                 Some(_) => sys::VIR_DOMAIN_START_PAUSED,

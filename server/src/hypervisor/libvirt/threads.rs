@@ -1,26 +1,19 @@
 //! The threads that call libvirt. They live in the VMs' network namespace, because libvirt opens taps
-//! and starts QEMU in the namespace of the thread that asked. There are several, so that one call
-//! that does not return does not stop the others.
+//! and starts QEMU in the namespace of the thread that asked.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use tokio::sync::{Semaphore, oneshot};
 use virt::connect::Connect;
 
 use super::LibvirtError;
+use super::crew::{About, Crew, spawn};
 use crate::hypervisor::HypervisorError;
+use crate::ids::VmId;
 use crate::network::Namespace;
-
-/// How many calls run at a time.
-const THREADS: usize = 6;
-
-type Job = Box<dyn FnOnce(&Connect) + Send>;
 
 /// How the threads are set up.
 #[derive(Debug)]
@@ -37,12 +30,9 @@ pub(super) struct Setup {
     pub(super) instead_of_kvm: Option<PathBuf>,
 }
 
-/// A handle to the threads. They end when it is dropped, except in a call that does not return.
+/// A handle to the threads.
 #[derive(Debug)]
-pub(super) struct Threads {
-    jobs: mpsc::Sender<Job>,
-    permits: Arc<Semaphore>,
-}
+pub(super) struct Threads(Crew<Connect>);
 
 impl Threads {
     /// Opens libvirt and starts the threads.
@@ -50,54 +40,34 @@ impl Threads {
     /// # Errors
     /// When the namespace cannot be entered or libvirt cannot be opened.
     pub(super) async fn start(setup: Setup) -> Result<Self, HypervisorError> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let (ready, is_ready) = oneshot::channel();
-        // The others inherit its namespaces, so they are started by it.
-        spawn("libvirt", move || {
-            let started = prepare(&setup).and_then(|connect| start_workers(&connect, queue));
-            // Nobody waits for the answer only if the start was given up.
-            let _ = ready.send(started);
-        })?;
-        is_ready.await.unwrap_or(Err(HypervisorError::WorkerGone {
-            doing: "open libvirt",
-        }))?;
-        Ok(Self {
-            jobs,
-            permits: Arc::new(Semaphore::new(THREADS)),
-        })
+        Ok(Self(Crew::start("libvirt", move || prepare(&setup)).await?))
     }
 
-    /// Runs `f` on one of the threads. When this future is dropped, or the limit passes, a call that
-    /// has begun goes on and keeps its thread until it returns: there is no way to stop it.
+    /// Makes a call about the host as a whole; see [`Crew::call`].
     ///
     /// # Errors
-    /// What `f` returns, or that it took longer than `limit`.
+    /// What `f` returns, or that it does not come back.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         doing: &'static str,
         limit: Duration,
         f: impl FnOnce(&Connect) -> Result<T, HypervisorError> + Send + 'static,
     ) -> Result<T, HypervisorError> {
-        let gone = || HypervisorError::WorkerGone { doing };
-        let run = async {
-            let permit = self.permits.clone().acquire_owned().await;
-            let permit = permit.map_err(|_| gone())?;
-            let (reply, answer) = oneshot::channel();
-            let job: Job = Box::new(move |connect| {
-                let result = catch_unwind(AssertUnwindSafe(|| f(connect)));
-                drop(permit);
-                // The caller may have given up; the next look at the host tells what was done.
-                let _ = reply.send(result.unwrap_or(Err(HypervisorError::WorkerGone { doing })));
-            });
-            self.jobs.send(job).map_err(|_| gone())?;
-            answer.await.unwrap_or_else(|_| Err(gone()))
-        };
-        tokio::time::timeout(limit, run).await.unwrap_or_else(|_| {
-            Err(HypervisorError::Timeout {
-                doing,
-                limit_s: limit.as_secs(),
-            })
-        })
+        self.0.call(About::Host, doing, limit, f).await
+    }
+
+    /// Makes a call about one VM; see [`Crew::call`].
+    ///
+    /// # Errors
+    /// What `f` returns, or that it does not come back.
+    pub(super) async fn call_for<T: Send + 'static>(
+        &self,
+        vm: VmId,
+        doing: &'static str,
+        limit: Duration,
+        f: impl FnOnce(&Connect) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.0.call(About::Vm(vm), doing, limit, f).await
     }
 }
 
@@ -138,32 +108,4 @@ fn hide_kvm(file: &std::path::Path) -> std::io::Result<()> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
     mount(Some(file), "/dev/kvm", none, MsFlags::MS_BIND, none)?;
     Ok(())
-}
-
-fn start_workers(connect: &Connect, queue: mpsc::Receiver<Job>) -> Result<(), HypervisorError> {
-    let queue = Arc::new(Mutex::new(queue));
-    for number in 0..THREADS {
-        let queue = Arc::clone(&queue);
-        let connect = connect.clone();
-        spawn(&format!("libvirt-{number}"), move || {
-            loop {
-                let job = {
-                    let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                    queue.recv()
-                };
-                match job {
-                    Ok(job) => job(&connect),
-                    Err(_) => break,
-                }
-            }
-        })?;
-    }
-    Ok(())
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), HypervisorError> {
-    let started = thread::Builder::new().name(name.to_owned()).spawn(body);
-    started.map(|_| ()).map_err(|error| {
-        HypervisorError::Unsuitable(format!("no thread could be started for libvirt: {error}"))
-    })
 }

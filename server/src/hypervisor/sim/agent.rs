@@ -4,17 +4,19 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_protocol::{
-    Activated, Activation, Call, Fault, FaultCode, FromGuest, Hello, LineDecoder, Phase, Reply,
-    Request, Status, VERSION, encode,
+    Activated, Activation, Call, Event, Fault, FaultCode, FromGuest, Hello, LineDecoder, Phase,
+    Reply, Request, Status, VERSION, encode,
 };
 use rcgen::{CertificateParams, DnType, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::watch;
 
-use super::SimFault;
+use super::{Manners, SimFault};
 use crate::clock::Clock;
 
 pub(super) struct SimAgent {
     phase: Mutex<Phase>,
+    manners: watch::Sender<Manners>,
     clock: Arc<dyn Clock>,
 }
 
@@ -35,13 +37,44 @@ impl SimAgent {
         };
         Self {
             phase: Mutex::new(phase),
+            manners: watch::Sender::default(),
             clock,
         }
     }
 
-    /// Answers what comes over one connection until it ends.
+    /// Behaves so from now on.
+    pub(super) fn behave(&self, manners: Manners) {
+        self.manners.send_replace(manners);
+    }
+
+    /// Does over one connection what its manners are until it ends.
     pub(super) async fn serve(self: Arc<Self>, mut stream: DuplexStream, fault: Option<SimFault>) {
         let mut decoder = LineDecoder::default();
+        let mut manners = self.manners.subscribe();
+        loop {
+            let now = *manners.borrow_and_update();
+            let behaved = async {
+                match now {
+                    Manners::Good => self.converse(&mut stream, &mut decoder, fault).await,
+                    Manners::Silent => swallow(&mut stream).await,
+                    Manners::Floods => flood(&mut stream).await,
+                    Manners::Rubbish => rubbish(&mut stream).await,
+                }
+            };
+            tokio::select! {
+                changed = manners.changed() => if changed.is_err() { return },
+                () = behaved => return,
+            }
+        }
+    }
+
+    /// Answers what comes.
+    async fn converse(
+        &self,
+        stream: &mut DuplexStream,
+        decoder: &mut LineDecoder,
+        fault: Option<SimFault>,
+    ) {
         let mut buffer = vec![0; 8192];
         loop {
             while let Ok(Some(Request { id, call })) = decoder.next_frame() {
@@ -135,6 +168,27 @@ impl SimAgent {
             open_connections: 0,
         })
     }
+}
+
+/// Takes everything and says nothing.
+async fn swallow(stream: &mut DuplexStream) {
+    let _ = tokio::io::copy(stream, &mut tokio::io::sink()).await;
+}
+
+/// Says that its daemon ended, as fast as that is taken.
+async fn flood(stream: &mut DuplexStream) {
+    let event = FromGuest::Event(Event::DaemonExited {
+        daemon: "dockerd".into(),
+        status: "exit status 1".into(),
+    });
+    let Ok(frame) = encode(&event) else { return };
+    while stream.write_all(&frame).await.is_ok() {}
+}
+
+/// Says what is no frame, and then no end of one.
+async fn rubbish(stream: &mut DuplexStream) {
+    let _ = stream.write_all(b"\xff\0{]\n\n[[[[\n").await;
+    while stream.write_all(&[b'{'; 4096]).await.is_ok() {}
 }
 
 fn failed(message: &str) -> Fault {

@@ -13,6 +13,7 @@ fn key() -> TemplateKey {
             qemu_version: "10.0.2".into(),
             libvirt_version: "11.3.0".into(),
             cpu_model: "max".into(),
+            layout: "l".into(),
         },
         protocol: 1,
     }
@@ -83,6 +84,7 @@ async fn a_template_is_found_again_by_its_whole_key() {
         host(|h| h.qemu_version = "10.0.3".into()),
         host(|h| h.libvirt_version = "11.3.1".into()),
         host(|h| h.cpu_model = "other".into()),
+        host(|h| h.layout = "other".into()),
     ] {
         assert_eq!(bench.templates.find(&other).unwrap(), None, "{other:?}");
     }

@@ -2,6 +2,7 @@
 //! can happen against a world in memory.
 
 mod deadlines;
+mod disk;
 mod interleavings;
 mod invariants;
 mod rules;
@@ -49,5 +50,6 @@ fn policy() -> Policy {
         ready_max_age: Duration::hours(6),
         start_attempts: 3,
         warn_before: Duration::seconds(60),
+        disk_reserve_bytes: 100,
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn active(id: u64, vm: VmId) -> LeaseRow {
 pub(super) fn running(vms: &[u64]) -> Option<Observed> {
     Some(Observed {
         running: vms.iter().map(|id| VmId::from_bits(*id)).collect(),
-        remnants: BTreeSet::new(),
+        ..Observed::default()
     })
 }
 
@@ -80,7 +80,7 @@ pub(super) fn scene(vms: Vec<VmRow>, leases: Vec<LeaseRow>) -> Snapshot {
     }
 }
 
-fn planned(now: i64, scene: &Snapshot) -> Vec<Action> {
+pub(super) fn planned(now: i64, scene: &Snapshot) -> Vec<Action> {
     plan(at(now), scene, &policy())
 }
 
@@ -236,6 +236,7 @@ fn what_no_row_knows_is_swept_unless_it_is_being_worked_on() {
     scene.observed = Some(Observed {
         running: [VmId::from_bits(7)].into(),
         remnants: [VmId::from_bits(5)].into(),
+        ..Observed::default()
     });
     let sweep = |id| Action::SweepOrphan(VmId::from_bits(id));
     assert_eq!(planned(5, &scene), [sweep(5), sweep(7)]);

@@ -192,6 +192,7 @@ impl World {
             observed: observe.then(|| Observed {
                 running: on_host(true),
                 remnants: on_host(false),
+                ..Observed::default()
             }),
             busy_vms,
             busy_leases,
@@ -203,6 +204,7 @@ impl World {
             listening_since: Some(self.listening_since),
             activity: self.activity.clone(),
             unwell: self.unwell.clone(),
+            free_disk_bytes: None,
         }
     }
 
@@ -241,6 +243,7 @@ impl World {
                 let ended_at = self.now;
                 self.set_lease(lease, LeasePhase::Ended { end, ended_at });
             }
+            Action::Resume(vm) => panic!("{vm} does not stand still"),
             Action::SweepOrphan(vm) => self.flights.push(Flight::Sweep(vm)),
         }
     }

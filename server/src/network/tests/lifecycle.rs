@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::lab::{INSTALL, Lab, PUBLIC, config, ip, nft_tables};
 use crate::ids::{InstallId, VmId};
-use crate::network::{NetworkConfig, NetworkError, Uplink};
+use crate::network::{Network, NetworkConfig, NetworkError, Uplink};
 
 const VM: VmId = VmId::from_bits(1);
 const OTHER: VmId = VmId::from_bits(2);
@@ -47,6 +47,25 @@ fn wires_come_and_go_however_often_they_are_told_to() {
     }
     let routes = inside.run(|| ip("route show"));
     assert_eq!(routes.trim(), "unreachable 10.213.0.0/16 proto static");
+}
+
+#[test]
+fn an_opening_that_fails_leaves_nothing() {
+    let lab = Lab::new();
+    let _internet = lab.internet();
+    for last in 0..=255 {
+        ip(&format!("address add 169.254.240.{last}/32 dev lo"));
+    }
+    let devices = || ip("-o -br link show");
+    let before = devices();
+    let error = lab.wait(Network::open(config(Uplink::default())));
+    assert!(
+        matches!(error, Err(NetworkError::UplinkRangeUsedUp { .. })),
+        "{error:?}"
+    );
+    assert_eq!(devices(), before);
+    assert!(!Path::new(&namespace_file()).exists());
+    assert_eq!(nft_tables(), "");
 }
 
 #[test]

@@ -7,6 +7,16 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use super::lab::{HOST, Lab, PRIVATE, PUBLIC, config, greet};
 use crate::network::{Dial, DirectDialer, GATEWAY, Network, NetworkConfig, Uplink, nft, rules};
 
+/// The host's table of the lab's installation.
+const HOST_TABLE: &str = "remote_dockerd_ru0000000000007";
+
+/// What `Network::open` loads in the host, when there are no resolvers: the seventh installation gets
+/// the seventh pair of addresses.
+fn host_rules() -> String {
+    let inner = Ipv4Addr::new(169, 254, 240, 15);
+    rules::host(HOST_TABLE, "ru0000000000007", inner, &[])
+}
+
 fn without_filter(lab: &Lab, network: &Network) {
     let inside = lab.inside(network);
     inside.run(|| nft::load(&rules::without(rules::TABLE)).unwrap());
@@ -83,6 +93,9 @@ fn a_guest_reaches_public_addresses_and_no_private_ones() {
 
     let lax = rules::namespace(true, &[]).replace("10.0.0.0/8, ", "");
     lab.inside(&network).run(move || nft::load(&lax).unwrap());
+    // The host has the same guard once more.
+    assert!(guest.place.is_kept_from(PRIVATE, 80));
+    nft::load(&host_rules().replace("10.0.0.0/8, ", "")).unwrap();
     assert!(guest.place.reaches(PRIVATE, 80), "the probe itself works");
 }
 
@@ -121,7 +134,59 @@ fn a_guest_does_not_reach_the_host_even_at_its_public_address() {
     assert!(guest.place.reaches(HOST, 53));
     assert!(guest.place.is_kept_from(HOST, 80));
 
-    nft::load(&rules::without("remote_dockerd_ru0000000000007")).unwrap();
+    nft::load(&rules::without(HOST_TABLE)).unwrap();
+    assert!(guest.place.reaches(HOST, 80), "the probe itself works");
+}
+
+/// As Docker publishes a container's port on all of its host's addresses.
+const FORWARDED: &str = "table ip forwarded {
+    chain prerouting {
+        type nat hook prerouting priority dstnat; policy accept;
+        fib daddr type local tcp dport { 53, 80 } dnat to 10.99.0.1
+        fib daddr type local tcp dport 81 dnat to 8.8.8.8:80
+    }
+}";
+
+#[test]
+fn a_guest_does_not_reach_what_the_host_forwards_to() {
+    let lab = Lab::new();
+    let internet = lab.internet();
+    internet.serve(53);
+    internet.serve(80);
+    nft::load(FORWARDED).unwrap();
+    let network = lab.open(config(Uplink::default()));
+    let guest = lab.guest(&network, 1);
+    assert!(guest.place.is_kept_from(HOST, 80));
+    // Wherever it leads: the host's forwards are for those whom it serves.
+    assert!(guest.place.is_kept_from(HOST, 81));
+    assert!(guest.place.reaches(PUBLIC, 80));
+
+    // Either address is good for a name server that stands behind such a forward.
+    let _again = lab.open(NetworkConfig {
+        resolvers: vec![HOST, PRIVATE],
+        ..config(Uplink::default())
+    });
+    assert!(guest.place.reaches(HOST, 53));
+    assert!(guest.place.reaches(PRIVATE, 53));
+    assert!(guest.place.is_kept_from(HOST, 80));
+
+    let load_without = |guards: &[&str]| {
+        let mut rules = host_rules();
+        for guard in guards {
+            assert!(rules.contains(guard), "{rules}");
+            let rest: Vec<_> = rules.lines().filter(|l| !l.contains(guard)).collect();
+            rules = rest.join("\n");
+        }
+        nft::load(&rules).unwrap();
+    };
+    // Each of the two guards is enough for a private address; only one sees the public one.
+    let (by_address, by_status) = ("ip daddr {", "ct status dnat");
+    load_without(&[by_address]);
+    assert!(guest.place.is_kept_from(HOST, 80));
+    load_without(&[by_status]);
+    assert!(guest.place.is_kept_from(HOST, 80));
+    assert!(guest.place.reaches(HOST, 81), "the probe itself works");
+    load_without(&[by_address, by_status]);
     assert!(guest.place.reaches(HOST, 80), "the probe itself works");
 }
 

@@ -3,6 +3,7 @@
 //! failed leaves its VM to be destroyed, and the planner decides what follows.
 
 mod activate;
+mod resume;
 mod start;
 mod tear_down;
 mod template;
@@ -23,6 +24,7 @@ use crate::pki::PkiError;
 use crate::store::{Store, StoreError};
 
 pub(super) use activate::activate;
+pub(super) use resume::resume;
 pub(super) use start::start;
 pub(super) use tear_down::tear_down;
 pub(super) use template::{build_template, template_key};
@@ -65,6 +67,7 @@ pub(super) enum Outcome {
     ChannelClosed {
         vm: VmId,
     },
+    Resumed,
 }
 
 /// Why a job failed.

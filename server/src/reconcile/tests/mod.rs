@@ -1,4 +1,5 @@
 mod bench;
+mod disk;
 mod faults;
 mod life;
 mod restarts;

@@ -196,6 +196,65 @@ async fn a_full_disk_loses_nothing_and_leases_can_still_end() {
     insert(&store, &new_lease(5000)).await;
 }
 
+/// The folder is a small file system of the test's own.
+#[test]
+fn a_disk_without_a_byte_left_lets_everything_end() {
+    assert!(nix::unistd::geteuid().is_root(), "run the tests as root");
+    let folder = tempfile::tempdir().unwrap();
+    let runs = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime
+            .unwrap()
+            .block_on(end_all_on_a_full_disk(folder.path()));
+    };
+    // Threads that SQLite starts see what the one sees that asked for them.
+    std::thread::scope(|scope| scope.spawn(runs).join()).unwrap();
+}
+
+async fn end_all_on_a_full_disk(folder: &std::path::Path) {
+    use nix::mount::{MsFlags, mount};
+    let none: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    let (plain, size) = (MsFlags::empty(), Some("size=64m"));
+    mount(Some("none"), folder, Some("tmpfs"), plain, size).unwrap();
+
+    let store = Store::open(&folder.join("state.db")).await.unwrap();
+    let mut held = Vec::new();
+    for id in 1..=200 {
+        held.push(active(&store, id, 20_000 + u16::try_from(id).unwrap()).await);
+    }
+    // The pages of the log are all in use once, so that it is what grows.
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    store.prune(at(-1000)).await.unwrap();
+    let mut filler = std::fs::File::create(folder.join("filler")).unwrap();
+    let full = std::io::copy(&mut std::io::repeat(7), &mut filler).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    std::fs::write(folder.join("another"), b"x").unwrap_err();
+
+    for (lease, vm) in held {
+        let lease = store
+            .end_lease(&lease, remote_docker_api::EndReason::DiskFull, None, at(5))
+            .await
+            .unwrap()
+            .unwrap();
+        let row = store.vm(vm).await.unwrap().unwrap();
+        let VmPhase::Destroying { reason } = row.phase else {
+            panic!("{row:?}");
+        };
+        let gone = store.advance_vm(&row, VmPhase::Gone { reason }, at(6));
+        assert!(gone.await.unwrap().is_some());
+        assert!(store.finish_lease(&lease, at(7)).await.unwrap().is_some());
+    }
+    assert!(store.prune(at(1000)).await.unwrap() >= 400);
+    store.close().await;
+}
+
 /// A really full disk makes SQLite end the transaction by itself, which is imitated here.
 #[tokio::test]
 async fn a_transaction_that_sqlite_ended_itself_is_not_in_the_way_of_the_next() {

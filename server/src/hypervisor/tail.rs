@@ -1,0 +1,125 @@
+//! The end of a text that somebody else writes, as it is shown to people.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The ends of these files, one after the other and at most `max_bytes` together, in lines. Files
+/// that are not there say nothing. Each may have an equal share; what the earlier ones leave is for
+/// the later.
+pub(super) fn of(files: &[&Path], max_bytes: usize) -> String {
+    let mut text = String::new();
+    for (index, file) in files.iter().enumerate() {
+        let share = (max_bytes - text.len()) / (files.len() - index);
+        text.push_str(&end_of(file, share));
+    }
+    text
+}
+
+fn end_of(file: &Path, limit: usize) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let file = File::open(file)?;
+        let length = file.metadata()?.len();
+        let from = length.saturating_sub(limit as u64);
+        let mut bytes = vec![0; usize::try_from(length - from).unwrap_or(limit)];
+        file.read_exact_at(&mut bytes, from)?;
+        Ok(bytes)
+    };
+    shown(&String::from_utf8_lossy(&read().unwrap_or_default()), limit)
+}
+
+/// The end of `text` in lines, made harmless, at most `limit` bytes.
+pub(super) fn shown(text: &str, limit: usize) -> String {
+    let mut text = harmless(text);
+    // A cut sequence of bytes reads as a longer character, and an unfinished line gets an end.
+    let mut start = text.len().saturating_sub(limit);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text.split_off(start)
+}
+
+/// Lines that end with `\n`, without empty ones and without what could disturb a terminal or a log:
+/// sequences of a terminal are taken out, other characters that are not plain are shown as `?`.
+fn harmless(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    let mut line_is_empty = true;
+    while let Some(character) = rest.next() {
+        match character {
+            '\u{1b}' => skip_sequence(&mut rest),
+            '\n' if line_is_empty => {}
+            '\n' => {
+                clean.push('\n');
+                line_is_empty = true;
+            }
+            // A serial console ends its lines with both.
+            '\r' => {}
+            _ => {
+                line_is_empty = false;
+                clean.push(if is_plain(character) { character } else { '?' });
+            }
+        }
+    }
+    if !line_is_empty {
+        clean.push('\n');
+    }
+    clean
+}
+
+/// Skips what follows an escape character: `[`, parameters, and a letter that ends it.
+fn skip_sequence(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    if rest.next_if_eq(&'[').is_some() {
+        while rest.next_if(|c| matches!(c, ' '..='?')).is_some() {}
+        let _ = rest.next_if(|c| matches!(c, '@'..='~'));
+    }
+}
+
+/// A console speaks ASCII. Whatever else a guest writes could be text that runs backwards, has no
+/// width, or breaks lines where a reader of logs does not expect it.
+fn is_plain(character: char) -> bool {
+    matches!(character, ' '..='~' | '\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_shown_in_lines_and_nothing_of_it_moves_the_cursor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console.log");
+        let console =
+            "\u{1b}[2J\u{1b}[1;31mBoot\u{1b}[0m failed\r\n\r\n\u{7}\u{202e}evil\u{2028}\n\u{1b}";
+        std::fs::write(&path, console).unwrap();
+        assert_eq!(of(&[&path], 1000), "Boot failed\n??evil?\n");
+    }
+
+    #[test]
+    fn it_is_never_longer_than_asked_for_whatever_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console.log");
+        for unit in [&b"x"[..], "\u{fc}".as_bytes(), b"\xff", b"\n", b"\x1b["] {
+            std::fs::write(&path, unit.repeat(1000)).unwrap();
+            for limit in [0, 1, 2, 3, 10, 101, 5000] {
+                let text = of(&[&path], limit);
+                assert!(text.len() <= limit, "{limit}: {}", text.len());
+            }
+        }
+    }
+
+    #[test]
+    fn each_of_two_files_has_its_share_and_what_the_other_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+        std::fs::write(&two, "y".repeat(500)).unwrap();
+        let missing = of(&[&one, &two], 100);
+        assert_eq!((missing.len(), missing.contains('x')), (100, false));
+        std::fs::write(&one, "x".repeat(500)).unwrap();
+        let both = of(&[&one, &two], 100);
+        assert_eq!(both.len(), 100);
+        assert_eq!(both.matches('x').count(), 49);
+        std::fs::write(&one, "short").unwrap();
+        assert!(of(&[&one, &two], 100).starts_with("short\nyyy"));
+    }
+}
