@@ -45,7 +45,7 @@ pub(crate) async fn activate(
     // Beside all that follows, whose end does not wait for it: a machine has two processors or more.
     tokio::spawn(docker::warm_up(WARM_UP_PATIENCE));
     let (address, names, (rng_reseeded, tls, ssh_host_key)) = tokio::try_join!(
-        net::configure(card, order.address, order.gateway),
+        net::configure(card, order.address, order.gateway, order.gateway_mac),
         names(order),
         secrets(order, quiesced)
     )?;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use guest_protocol::{
-    Activated, Activation, Call, DOCKER_PORT, Fault, FaultCode, Hello, Reply, Status, VERSION,
+    Activated, Activation, Activity, Call, DOCKER_PORT, Fault, FaultCode, Hello, MAX_NOTICE_BYTES,
+    Reply, Status, VERSION,
 };
 
 use crate::channel::Service;
@@ -18,7 +19,7 @@ use crate::kmsg::Mark;
 use crate::listener::{self, Clients};
 use crate::net::Card;
 use crate::phase::{self, PhaseCell};
-use crate::{activate, docker, quiesce, tls};
+use crate::{activate, cgroups, docker, logs, quiesce, tls};
 
 /// How long the daemon may take to answer when somebody asks whether it does.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
@@ -71,10 +72,16 @@ impl Agent {
             })),
             Call::Status => Ok(Reply::Status(Status {
                 phase: self.state.phase.get(),
+                activity: activity(&self.clients),
                 docker_answers: docker::get(docker::PING, STATUS_PATIENCE).await.is_ok(),
                 docker_restarts: self.state.docker_restarts.load(Ordering::Relaxed),
-                connections: self.clients.count(),
             })),
+            Call::Logs { max_bytes } => Ok(Reply::Logs(logs::tails(max_bytes))),
+            Call::Notice { mut message } => {
+                cut(&mut message, MAX_NOTICE_BYTES);
+                say!("notice: {message}");
+                Ok(Reply::Noticed)
+            }
             Call::Quiesce => {
                 self.quiesced = Some(quiesce::quiesce().await?);
                 Ok(Reply::Quiesced)
@@ -148,11 +155,31 @@ impl Service for Agent {
     }
 }
 
+fn activity(clients: &Clients) -> Activity {
+    let traffic = clients.traffic();
+    // What cannot be counted is unknown, which is not idle.
+    let running = cgroups::running(Path::new(cgroups::ROOT)).ok();
+    let build_steps = running.as_ref().map_or(0, |running| running.build_steps);
+    Activity {
+        idle_ms: traffic
+            .idle()
+            .map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
+        connections: clients.count(),
+        requests_pending: traffic.pending(),
+        builds_running: traffic.builds().max(build_steps),
+        containers_running: running.map(|running| running.containers),
+    }
+}
+
+fn cut(text: &mut String, max_bytes: usize) {
+    while text.len() > max_bytes {
+        text.pop();
+    }
+}
+
 fn failed(error: &anyhow::Error) -> Fault {
     let mut message = format!("{error:#}");
-    while message.len() > MAX_FAULT_BYTES {
-        message.pop();
-    }
+    cut(&mut message, MAX_FAULT_BYTES);
     Fault {
         code: FaultCode::Failed,
         message,

@@ -13,6 +13,12 @@ pub(crate) fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 
+/// As [`since_boot`], some milliseconds behind. It is read out of memory whatever the kernel's clock
+/// is, where the exact one may cost a trip to an emulated device.
+pub(crate) fn coarse_since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from)
+}
+
 /// The wall clock in nanoseconds since 1970 (UTC).
 ///
 /// # Errors

@@ -15,6 +15,16 @@ const LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 /// Lines kept for the console, told when a daemon ends.
 const TAIL_LINES: usize = 4;
 
+/// Where the log of the daemon `name` is.
+pub(crate) fn path(name: &str) -> PathBuf {
+    PathBuf::from(format!("/var/log/{name}.log"))
+}
+
+/// Where the part of a log is that was put aside.
+pub(crate) fn put_aside(log: &Path) -> PathBuf {
+    log.with_extension("log.1")
+}
+
 /// A daemon's log: one pipe and one thread that sleeps on it, for all the daemon's lives.
 pub(crate) struct DaemonLog {
     /// Kept open, so that the pipe never ends, whichever child still holds an end of it.
@@ -101,7 +111,7 @@ impl BoundedFile {
             .is_some_and(|(_, size)| *size >= self.limit)
         {
             self.open = None;
-            std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
+            std::fs::rename(&self.path, put_aside(&self.path))?;
         }
         let (file, size) = match &mut self.open {
             Some(open) => open,

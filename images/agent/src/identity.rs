@@ -192,6 +192,7 @@ mod tests {
             machine_id: machine_id.into(),
             address: Ipv4Addr::new(100, 64, 0, 7),
             gateway: Ipv4Addr::new(169, 254, 1, 1),
+            gateway_mac: [0; 6],
             nameservers: vec![],
             unix_time_ns: 0,
             entropy_hex: String::new(),

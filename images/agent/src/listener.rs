@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::console::say;
 use crate::proxy;
+use crate::traffic::{Exchange, Traffic};
 
 /// Handshakes under way at a time; more wait in the kernel's queue.
 const MAX_HANDSHAKES: usize = 128;
@@ -28,23 +29,31 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause after a connection that could not be accepted (no file descriptor left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The listener, as seen by whoever wants to know how many clients it has.
+/// The listener, as seen by whoever wants to know what its clients do.
 #[derive(Clone, Default)]
-pub(crate) struct Clients(Arc<AtomicU32>);
+pub(crate) struct Clients {
+    open: Arc<AtomicU32>,
+    traffic: Arc<Traffic>,
+}
 
 impl Clients {
     /// TLS connections that are open now.
     pub(crate) fn count(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// What they do.
+    pub(crate) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     /// Counts one more until the guard is dropped, unless there are too many.
     fn enter(&self) -> Option<Place> {
         let more = |count| (count < MAX_CONNECTIONS).then_some(count + 1);
-        self.0
+        self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()
-            .map(|_| Place(Arc::clone(&self.0)))
+            .map(|_| Place(Arc::clone(&self.open)))
     }
 }
 
@@ -112,7 +121,7 @@ async fn serve(
     let Ok(docker) = UnixStream::connect(docker).await else {
         return;
     };
-    let _ = proxy::relay(tls, docker).await;
+    let _ = proxy::relay(tls, docker, &Exchange::new(clients.traffic())).await;
 }
 
 #[cfg(test)]

@@ -292,6 +292,40 @@ async fn the_end_of_output_is_passed_on_and_input_still_goes() {
     panic!("the connection is still counted");
 }
 
+/// What the server goes by when it ends a lease on which nothing happens.
+#[tokio::test]
+async fn what_clients_do_is_seen() {
+    let guest = Guest::start().await;
+    let traffic = Arc::clone(guest.clients.traffic());
+    let (mut client, mut docker) = guest.connect().await;
+    // A connection alone is nothing, and neither is its handshake.
+    assert_eq!((traffic.idle(), traffic.pending()), (None, 0));
+
+    let request = b"POST /v1.47/build?t=x HTTP/1.1\r\nHost: d\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut received = vec![0; request.len()];
+    docker.read_exact(&mut received).await.unwrap();
+    assert!(traffic.idle().unwrap() < PATIENCE);
+    assert_eq!((traffic.pending(), traffic.builds()), (1, 1));
+
+    let answer = b"HTTP/1.1 200 OK\r\n\r\nStep 1/1";
+    docker.write_all(answer).await.unwrap();
+    let mut received = vec![0; answer.len()];
+    client.read_exact(&mut received).await.unwrap();
+    assert_eq!((traffic.pending(), traffic.builds()), (0, 1));
+    sleep(Duration::from_millis(100)).await;
+    assert!(traffic.idle().unwrap() >= Duration::from_millis(80));
+
+    drop((client, docker));
+    for _ in 0..500 {
+        if traffic.builds() == 0 {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("a build outlived its connection");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn much_data_arrives_whole_in_both_directions_at_once() {
     const BYTES: usize = 32 * 1024 * 1024;

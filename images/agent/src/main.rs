@@ -8,6 +8,7 @@
 mod activate;
 mod agent;
 mod boot;
+mod cgroups;
 mod channel;
 mod clock;
 mod connections;
@@ -22,6 +23,7 @@ mod kmsg;
 mod listener;
 #[cfg(test)]
 mod listener_tests;
+mod logs;
 mod mounts;
 mod net;
 mod phase;
@@ -31,6 +33,7 @@ mod quiesce;
 mod reaper;
 mod supervise;
 mod tls;
+mod traffic;
 
 use std::convert::Infallible;
 use std::process::ExitCode;

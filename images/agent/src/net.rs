@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder, new_connection};
 
@@ -41,7 +42,7 @@ pub(crate) async fn card_up() -> anyhow::Result<Card> {
     Ok(card)
 }
 
-/// Gives the network card, which is on, its address and routes, and tells which address it has then.
+/// Gives the network card, which is on, its address, its routes and its neighbour, and tells which address it has then.
 ///
 /// # Errors
 /// The first step that failed.
@@ -49,6 +50,7 @@ pub(crate) async fn configure(
     Card(index): Card,
     address: Ipv4Addr,
     gateway: Ipv4Addr,
+    gateway_mac: [u8; 6],
 ) -> anyhow::Result<Ipv4Addr> {
     with_netlink(async |netlink| {
         netlink
@@ -67,6 +69,17 @@ pub(crate) async fn configure(
                 .await
                 .with_context(|| format!("cannot set the route to {what}"))?;
         }
+        // For good: the gateway's address is the same for all guests and never moves, and a
+        // neighbour that must be asked for again costs the first packet after a pause a round trip.
+        netlink
+            .neighbours()
+            .add(index, IpAddr::V4(gateway))
+            .link_layer_address(&gateway_mac)
+            .state(NeighbourState::Permanent)
+            .replace()
+            .execute()
+            .await
+            .context("cannot enter the gateway as a neighbour")?;
         address_of(&netlink, index).await
     })
     .await

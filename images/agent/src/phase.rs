@@ -47,7 +47,7 @@ fn may_follow(now: Phase, next: Phase) -> bool {
 /// The phase that a call leads to; `None` for one that changes nothing.
 pub(crate) fn target(call: &Call) -> Option<Phase> {
     match call {
-        Call::Hello { .. } | Call::Status => None,
+        Call::Hello { .. } | Call::Status | Call::Logs { .. } | Call::Notice { .. } => None,
         Call::Quiesce => Some(Phase::Quiesced),
         Call::Activate(_) => Some(Phase::Activated),
         Call::Serve { .. } => Some(Phase::Serving),
@@ -85,12 +85,13 @@ mod tests {
         Phase::Serving,
     ];
 
-    fn calls() -> [Call; 5] {
+    fn calls() -> [Call; 7] {
         let activation = Activation {
             hostname: "vm".into(),
             machine_id: "0".repeat(32),
             address: Ipv4Addr::LOCALHOST,
             gateway: Ipv4Addr::LOCALHOST,
+            gateway_mac: [0; 6],
             nameservers: vec![],
             unix_time_ns: 1,
             entropy_hex: String::new(),
@@ -105,6 +106,10 @@ mod tests {
                 cert_pem: String::new(),
                 client_ca_pem: String::new(),
             },
+            Call::Logs { max_bytes: 1 },
+            Call::Notice {
+                message: String::new(),
+            },
         ]
     }
 
@@ -112,11 +117,11 @@ mod tests {
     fn each_call_is_admitted_in_the_phases_the_protocol_names_and_in_no_other() {
         // Rows: phases; columns: the calls above.
         let table = [
-            [true, true, false, false, false],
-            [true, true, true, true, false],
-            [true, true, false, true, false],
-            [true, true, false, false, true],
-            [true, true, false, false, false],
+            [true, true, false, false, false, true, true],
+            [true, true, true, true, false, true, true],
+            [true, true, false, true, false, true, true],
+            [true, true, false, false, true, true, true],
+            [true, true, false, false, false, true, true],
         ];
         for (phase, row) in PHASES.into_iter().zip(table) {
             for (call, allowed) in calls().iter().zip(row) {

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::traffic::Exchange;
+
 /// Buffer of each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -22,19 +24,20 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// answer could be lost on the way.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Copies until both directions have ended.
+/// Copies until both directions have ended, and tells `exchange` of each buffer.
 ///
 /// # Errors
 /// The client broke off (without a close-notify, for instance). There is nothing left to do then.
 pub(crate) async fn relay(
     client: impl AsyncRead + AsyncWrite,
     mut docker: UnixStream,
+    exchange: &Exchange,
 ) -> io::Result<()> {
     let (client_reader, client_writer) = tokio::io::split(client);
     let docker_fd = docker.as_fd().try_clone_to_owned()?;
     let (docker_reader, docker_writer) = docker.split();
-    let mut upward = pin!(client_to_docker(client_reader, docker_writer));
-    let mut downward = pin!(docker_to_client(docker_reader, client_writer));
+    let mut upward = pin!(client_to_docker(client_reader, docker_writer, exchange));
+    let mut downward = pin!(docker_to_client(docker_reader, client_writer, exchange));
     tokio::select! {
         ended = &mut upward => {
             ended?;
@@ -54,6 +57,7 @@ pub(crate) async fn relay(
 async fn client_to_docker(
     mut client: impl AsyncRead + Unpin,
     mut docker: impl AsyncWrite + Unpin,
+    exchange: &Exchange,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut docker_listens = true;
@@ -64,6 +68,7 @@ async fn client_to_docker(
             let _ = docker.shutdown().await;
             return Ok(());
         }
+        exchange.upward(&buffer[..count]);
         // What a daemon that hung up does not take is read all the same, for LINGER's reason.
         docker_listens = docker_listens && docker.write_all(&buffer[..count]).await.is_ok();
     }
@@ -72,6 +77,7 @@ async fn client_to_docker(
 async fn docker_to_client(
     mut docker: impl AsyncRead + Unpin,
     mut client: impl AsyncWrite + Unpin,
+    exchange: &Exchange,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
@@ -84,6 +90,7 @@ async fn docker_to_client(
         if count == 0 {
             return client.shutdown().await;
         }
+        exchange.downward(&buffer[..count]);
         client.write_all(&buffer[..count]).await?;
         client.flush().await?;
     }

@@ -1,13 +1,12 @@
 //! Keeps a daemon running, and says when it did not.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use crate::console::say;
-use crate::daemon_log::DaemonLog;
+use crate::daemon_log::{self, DaemonLog};
 use crate::reaper::Reaper;
 
 /// A daemon that must always run.
@@ -51,8 +50,7 @@ pub(crate) async fn keep_running(
     exited: impl Fn(String),
 ) -> anyhow::Result<std::convert::Infallible> {
     let name = daemon.name;
-    let path = format!("/var/log/{name}.log");
-    let log = DaemonLog::start(name, Path::new(&path))
+    let log = DaemonLog::start(name, &daemon_log::path(name))
         .with_context(|| format!("cannot collect the output of {name}"))?;
     let mut backoff = Backoff::default();
     loop {

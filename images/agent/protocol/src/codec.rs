@@ -117,6 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_logs_fit_into_a_frame() {
+        // A quote is written as two bytes; control characters, as six, are not sent.
+        let tail = "\"".repeat(crate::MAX_LOG_TAIL_BYTES);
+        let reply = crate::FromGuest::Reply {
+            id: u64::MAX,
+            result: Ok(crate::Reply::Logs(crate::Logs {
+                dockerd: tail.clone(),
+                containerd: tail.clone(),
+                kernel: tail,
+            })),
+        };
+        assert!(encode(&reply).is_ok());
+    }
+
+    #[test]
     fn a_half_frame_of_a_dead_peer_costs_one_line_only() {
         let request = Request {
             id: 7,

@@ -15,13 +15,13 @@ mod message;
 
 pub use codec::{FrameError, LineDecoder, MAX_FRAME_BYTES, encode};
 pub use message::{
-    Activated, Activation, Call, Event, Fault, FaultCode, FromGuest, Hello, Phase, Reply, Request,
-    Status,
+    Activated, Activation, Activity, Call, Event, Fault, FaultCode, FromGuest, Hello, Logs, Phase,
+    Reply, Request, Status,
 };
 
 /// Version of the language. Both sides say theirs in `hello`; they work together when it is equal,
 /// because server and image are built from one tree and a server rebuilds what is older.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the virtio-serial port; the guest finds it as `/dev/virtio-ports/<name>` or by the
 /// `name` file below `/sys/class/virtio-ports`.
@@ -29,3 +29,10 @@ pub const PORT_NAME: &str = "remote-docker.agent.0";
 
 /// TCP port on which the agent ends TLS and hands the bytes to the Docker daemon.
 pub const DOCKER_PORT: u16 = 2376;
+
+/// The most of one log that a guest sends, in bytes. Three of them fit into a frame, even if every
+/// character is one that JSON writes as two.
+pub const MAX_LOG_TAIL_BYTES: usize = 10 * 1024;
+
+/// The longest notice, in bytes.
+pub const MAX_NOTICE_BYTES: usize = 300;

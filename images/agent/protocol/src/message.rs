@@ -36,8 +36,20 @@ pub enum Call {
         /// The CA that signs the certificates of those who may connect (PEM).
         client_ca_pem: String,
     },
-    /// How is it? Answered with [`Reply::Status`].
+    /// How is it? Answered with [`Reply::Status`] in every phase.
     Status,
+    /// The ends of the logs, for people. Answered with [`Reply::Logs`] in every phase.
+    Logs {
+        /// How much of each log is wanted, in bytes; more than [`crate::MAX_LOG_TAIL_BYTES`] means
+        /// just that.
+        max_bytes: u32,
+    },
+    /// Write this on the guest's console, for whoever works there. Answered with
+    /// [`Reply::Noticed`] in every phase.
+    Notice {
+        /// One line; cut after [`crate::MAX_NOTICE_BYTES`].
+        message: String,
+    },
 }
 
 /// What makes a guest a machine of its own.
@@ -51,6 +63,9 @@ pub struct Activation {
     pub address: Ipv4Addr,
     /// The gateway on the link, the same for all guests.
     pub gateway: Ipv4Addr,
+    /// The gateway's hardware address. The guest enters it as a permanent neighbour, so that its
+    /// first packet waits for no answer.
+    pub gateway_mac: [u8; 6],
     /// DNS servers for `/etc/resolv.conf`; may be empty.
     pub nameservers: Vec<Ipv4Addr>,
     /// The host's clock when the frame was sent, in nanoseconds since 1970 (UTC).
@@ -102,6 +117,10 @@ pub enum Reply {
     Serving,
     /// To [`Call::Status`].
     Status(Status),
+    /// To [`Call::Logs`].
+    Logs(Logs),
+    /// To [`Call::Notice`].
+    Noticed,
 }
 
 /// Who the agent is.
@@ -163,8 +182,49 @@ pub struct Status {
     pub docker_answers: bool,
     /// How often the Docker daemon had to be started again.
     pub docker_restarts: u32,
+    /// What its holder does with it.
+    pub activity: Activity,
+}
+
+/// What is done with a guest. Nothing of it is asked of the Docker daemon, so that a daemon that is
+/// stuck does not look idle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activity {
+    /// Milliseconds since the last byte went through a TLS connection in either direction, as the
+    /// agent's own proxy counted it; `None` while none ever did.
+    pub idle_ms: Option<u64>,
     /// TLS connections that are open now.
     pub connections: u32,
+    /// Connections on which the client spoke last: a request that waits for its answer.
+    pub requests_pending: u32,
+    /// Builds under way: connections that carry one, as their request line told, or control groups
+    /// of build steps in which processes run, whichever is more. Not zero if there is a build, and
+    /// not an exact number.
+    pub builds_running: u32,
+    /// Control groups in which processes run, those of build steps left out: containers, wherever
+    /// their group was put, paused ones included. `None` when it could not be found out.
+    pub containers_running: Option<u32>,
+}
+
+impl Activity {
+    /// Whether anything but bytes that moved says that somebody uses the guest. What is not known
+    /// counts as being used.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        self.requests_pending > 0 || self.builds_running > 0 || self.containers_running != Some(0)
+    }
+}
+
+/// The ends of a guest's logs: text of several lines that may begin in the middle of one, of at most
+/// [`crate::MAX_LOG_TAIL_BYTES`] each; empty where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logs {
+    /// What `dockerd` said.
+    pub dockerd: String,
+    /// What `containerd` said.
+    pub containerd: String,
+    /// What the kernel said.
+    pub kernel: String,
 }
 
 /// What the agent says unasked.
