@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use remote_docker_api::{EndReason, Lease, LeaseId, LeaseList, LeaseState};
+use remote_docker_api::{EndReason, Lease, LeaseId, LeaseList, LeaseState, is_dangerous};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -219,13 +219,6 @@ pub(crate) fn visible(text: &str, limit: usize) -> String {
         }
     }
     shown
-}
-
-/// Control characters, and those that reorder or hide what stands around them.
-fn is_dangerous(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 fn json_line(value: &impl Serialize) -> String {

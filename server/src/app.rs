@@ -23,7 +23,7 @@ use crate::image::{Image, ImageError};
 use crate::lease::{Budget, Policy, PoolKey};
 use crate::network::{Network, NetworkConfig, NetworkError, Uplink, host_resolvers};
 use crate::pki::SanName;
-use crate::reconcile::{Offer, Reconciler, Settings, Status};
+use crate::reconcile::{Offer, Reconciler, Settings, Status, Watching};
 use crate::relay::{Limits, Relay};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::store::{Store, StoreError};
@@ -371,6 +371,7 @@ fn settings(
         server_names,
         longest_lease: Duration::from_secs(config.lease.max_ttl_s.into()),
         templates: config.hypervisor.templates,
+        watching: Watching::default(),
     })
 }
 

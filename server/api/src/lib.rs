@@ -7,6 +7,7 @@ pub mod event;
 pub mod id;
 pub mod lease;
 pub mod problem;
+pub mod text;
 
 pub use event::{EventKind, LeaseEvent, LeaseLogs};
 pub use id::{LeaseId, ParseIdError, short_code};
@@ -15,3 +16,4 @@ pub use lease::{
     Queue, StepTiming,
 };
 pub use problem::{ErrorCode, PROBLEM_CONTENT_TYPE, Problem};
+pub use text::is_dangerous;

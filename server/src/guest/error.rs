@@ -11,11 +11,14 @@ pub enum GuestError {
     /// The channel failed.
     #[error("the channel to the guest's agent failed")]
     Channel(#[source] std::io::Error),
-    /// The guest sent what is no frame of the protocol, or too much of it.
+    /// A frame is longer than it may be.
     #[error("the guest's agent sent an unusable frame")]
     Frame(#[source] FrameError),
-    /// The guest sent more than it may while it was asked for one thing.
-    #[error("the guest's agent sent more than {limit_bytes} bytes instead of one answer")]
+    /// The guest sent a line that is none of the protocol's messages.
+    #[error("the guest's agent sent a line that is not a message of the protocol")]
+    Malformed,
+    /// The guest sent more than it may from one answer to the next.
+    #[error("the guest's agent sent more than {limit_bytes} bytes that were no answer")]
     Flood {
         /// The limit.
         limit_bytes: usize,
@@ -63,4 +66,25 @@ pub enum GuestError {
     /// A check of the clone failed; it must not be handed out.
     #[error("the machine is not one of its own: {0}")]
     Identity(String),
+}
+
+impl GuestError {
+    /// Whether the channel is as good as before: the guest was merely asked in vain.
+    #[must_use]
+    pub fn channel_holds(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { .. } | Self::Refused { .. } | Self::WrongReply { .. }
+        )
+    }
+
+    /// Whether the guest broke the rules of the channel, or speaks another language: nothing that it
+    /// says can be relied on.
+    #[must_use]
+    pub fn is_foul(&self) -> bool {
+        matches!(
+            self,
+            Self::Frame(_) | Self::Malformed | Self::Flood { .. } | Self::Version { .. }
+        )
+    }
 }

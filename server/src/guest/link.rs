@@ -3,25 +3,33 @@
 use std::time::Duration;
 
 use guest_protocol::{
-    Activated, Activation, Call, Event, FrameError, FromGuest, LineDecoder, Phase, Reply, Request,
-    Status, VERSION, encode,
+    Activated, Activation, Call, Event, Fault, FrameError, FromGuest, Hello, LineDecoder, Logs,
+    MAX_LOG_TAIL_BYTES, MAX_NOTICE_BYTES, Phase, Reply, Request, Status, VERSION, encode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::GuestError;
+use super::{GuestError, printable, printable_lines};
 use crate::hypervisor::Channel;
 
-/// How many bytes a guest may send while one answer is awaited. Honest guests send a few hundred.
+/// How many bytes a guest may send from one answer to the next. Honest guests send a few hundred.
 const FLOOD_LIMIT_BYTES: usize = 512 * 1024;
 
 /// How many unread events are kept; a guest that says more loses the oldest.
 const KEPT_EVENTS: usize = 64;
+
+/// How long nothing is read between two looks at a guest that is not listened to.
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection to the agent of one guest.
 pub struct Link {
     channel: Box<dyn Channel>,
     decoder: LineDecoder,
     next_id: u64,
+    /// An answer came: whatever a predecessor had left on the port is behind us, and from now on
+    /// each line must be a frame.
+    in_step: bool,
+    /// Bytes received since the last answer.
+    received: usize,
     events: std::collections::VecDeque<Event>,
 }
 
@@ -43,6 +51,8 @@ impl Link {
             channel,
             decoder: LineDecoder::default(),
             next_id: u64::from(nonce) << 16,
+            in_step: false,
+            received: 0,
             events: std::collections::VecDeque::new(),
         }
     }
@@ -54,22 +64,10 @@ impl Link {
     pub async fn wait_ready(&mut self, limit: Duration) -> Result<(), GuestError> {
         let doing = "become ready";
         within(doing, limit, async {
-            match self
-                .request("say hello", Call::Hello { version: VERSION })
-                .await?
-            {
-                Reply::Hello(hello) if hello.version != VERSION => {
-                    return Err(GuestError::Version {
-                        theirs: hello.version,
-                        ours: VERSION,
-                    });
-                }
-                Reply::Hello(hello) => match hello.phase {
-                    Phase::Booting => {}
-                    Phase::Ready => return Ok(()),
-                    phase => return Err(GuestError::WrongPhase { phase }),
-                },
-                _ => return Err(GuestError::WrongReply { doing: "say hello" }),
+            match self.say_hello().await?.phase {
+                Phase::Booting => {}
+                Phase::Ready => return Ok(()),
+                phase => return Err(GuestError::WrongPhase { phase }),
             }
             loop {
                 match self.next().await? {
@@ -145,20 +143,68 @@ impl Link {
         }
     }
 
+    /// Greets an agent of whose state nothing is known.
+    ///
+    /// # Errors
+    /// When the agent is of another version or does not answer within `limit`.
+    pub async fn hello(&mut self, limit: Duration) -> Result<Hello, GuestError> {
+        within("say hello", limit, self.say_hello()).await
+    }
+
+    /// The ends of the guest's logs, `max_bytes` of each at most. Printable.
+    ///
+    /// # Errors
+    /// When the agent fails or does not answer within `limit`.
+    pub async fn logs(&mut self, max_bytes: u32, limit: Duration) -> Result<Logs, GuestError> {
+        let doing = "send its logs";
+        match within(doing, limit, self.request(doing, Call::Logs { max_bytes })).await? {
+            Reply::Logs(logs) => {
+                let max = usize::try_from(max_bytes)
+                    .map_or(MAX_LOG_TAIL_BYTES, |max| max.min(MAX_LOG_TAIL_BYTES));
+                Ok(Logs {
+                    dockerd: printable_lines(&logs.dockerd, max),
+                    containerd: printable_lines(&logs.containerd, max),
+                    kernel: printable_lines(&logs.kernel, max),
+                })
+            }
+            _ => Err(GuestError::WrongReply { doing }),
+        }
+    }
+
+    /// Writes one line on the guest's console; a longer one is cut.
+    ///
+    /// # Errors
+    /// When the agent fails or does not answer within `limit`.
+    pub async fn notice(&mut self, mut message: String, limit: Duration) -> Result<(), GuestError> {
+        let doing = "write a notice";
+        while message.len() > MAX_NOTICE_BYTES {
+            message.pop();
+        }
+        match within(doing, limit, self.request(doing, Call::Notice { message })).await? {
+            Reply::Noticed => Ok(()),
+            _ => Err(GuestError::WrongReply { doing }),
+        }
+    }
+
+    /// Listens no more, and waits until the guest is gone. Somebody must read: the news comes behind
+    /// whatever was sent before. Slowly, so that a guest that floods waits for us and not we for it.
+    pub async fn gone(&mut self) {
+        let mut buffer = [0; 8192];
+        while let Ok(1..) = self.channel.read(&mut buffer).await {
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+    }
+
     /// The next thing the guest says unasked, or that it is gone. Safe to drop while it waits.
     ///
     /// # Errors
-    /// When the guest sends rubbish or the channel fails.
+    /// When the guest sends rubbish or too much, or the channel fails.
     pub async fn next(&mut self) -> Result<Occurrence, GuestError> {
         if let Some(event) = self.events.pop_front() {
             return Ok(Occurrence::Event(event));
         }
         loop {
-            match self
-                .decoder
-                .next_frame::<FromGuest>()
-                .map_err(GuestError::Frame)?
-            {
+            match self.next_frame()? {
                 Some(FromGuest::Event(event)) => return Ok(Occurrence::Event(event)),
                 Some(FromGuest::Reply { .. }) => {}
                 None => {
@@ -181,35 +227,63 @@ impl Link {
             .await
             .map_err(GuestError::Channel)?;
         self.channel.flush().await.map_err(GuestError::Channel)?;
-        let mut received = 0;
         loop {
-            match self.decoder.next_frame::<FromGuest>() {
-                Ok(Some(FromGuest::Reply {
+            match self.next_frame()? {
+                Some(FromGuest::Reply {
                     id: answered,
                     result,
-                })) if answered == id => {
-                    return result.map_err(|fault| GuestError::Refused { doing, fault });
+                }) if answered == id => {
+                    self.in_step = true;
+                    self.received = 0;
+                    return result.map_err(|fault| GuestError::Refused {
+                        doing,
+                        fault: Fault {
+                            message: printable(&fault.message),
+                            ..fault
+                        },
+                    });
                 }
-                Ok(Some(FromGuest::Reply { .. })) => {}
-                Ok(Some(FromGuest::Event(event))) => {
+                Some(FromGuest::Reply { .. }) => {}
+                Some(FromGuest::Event(event)) => {
                     if self.events.len() == KEPT_EVENTS {
                         self.events.pop_front();
                     }
                     self.events.push_back(event);
                 }
+                None => {
+                    if self.fill().await? == 0 {
+                        return Err(GuestError::Closed);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn say_hello(&mut self) -> Result<Hello, GuestError> {
+        let doing = "say hello";
+        match self
+            .request(doing, Call::Hello { version: VERSION })
+            .await?
+        {
+            Reply::Hello(hello) if hello.version == VERSION => Ok(hello),
+            Reply::Hello(hello) => Err(GuestError::Version {
+                theirs: hello.version,
+                ours: VERSION,
+            }),
+            _ => Err(GuestError::WrongReply { doing }),
+        }
+    }
+
+    /// The next frame of what was read.
+    fn next_frame(&mut self) -> Result<Option<FromGuest>, GuestError> {
+        loop {
+            match self.decoder.next_frame() {
                 // The rest of a frame that was being written to a server before this one; how many
                 // such lines there may be is bounded by their bytes.
-                Err(FrameError::Malformed(_)) => {}
-                Err(error) => return Err(GuestError::Frame(error)),
-                Ok(None) => match self.fill().await? {
-                    0 => return Err(GuestError::Closed),
-                    count => received += count,
-                },
-            }
-            if received > FLOOD_LIMIT_BYTES {
-                return Err(GuestError::Flood {
-                    limit_bytes: FLOOD_LIMIT_BYTES,
-                });
+                Err(FrameError::Malformed(_)) if !self.in_step => {}
+                // Why it is none would be told in the guest's words.
+                Err(FrameError::Malformed(_)) => return Err(GuestError::Malformed),
+                frame => return frame.map_err(GuestError::Frame),
             }
         }
     }
@@ -222,6 +296,12 @@ impl Link {
             .read(&mut buffer)
             .await
             .map_err(GuestError::Channel)?;
+        self.received += count;
+        if self.received > FLOOD_LIMIT_BYTES {
+            return Err(GuestError::Flood {
+                limit_bytes: FLOOD_LIMIT_BYTES,
+            });
+        }
         self.decoder
             .feed(&buffer[..count])
             .map_err(GuestError::Frame)?;

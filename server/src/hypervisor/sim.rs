@@ -25,6 +25,7 @@ use agent::SimAgent;
 use disk::SimDisk;
 use script::Script;
 
+pub use agent::SimGuest;
 pub use script::{Manners, SimFault, Verb};
 
 #[derive(Debug)]
@@ -145,12 +146,26 @@ impl SimHypervisor {
         }
     }
 
+    /// Closes the channel to a VM's agent; it can be opened again.
+    pub fn hang_up(&self, vm: VmId) {
+        let mut world = self.world();
+        if let Some(connection) = world.vms.get_mut(&vm).and_then(|vm| vm.connection.take()) {
+            connection.abort();
+        }
+    }
+
     /// Takes a VM away as if somebody else had destroyed it.
     pub fn vanish(&self, vm: VmId) {
         self.crash(vm);
         let mut world = self.world();
         world.vms.remove(&vm);
         world.disk.forget(vm);
+    }
+
+    /// Looks at what a VM's guest tells and was told, or changes it; `None` if there is no such VM.
+    pub fn guest<T>(&self, vm: VmId, change: impl FnOnce(&mut SimGuest) -> T) -> Option<T> {
+        let agent = self.world().vms.get(&vm)?.agent.clone();
+        Some(agent.guest(change))
     }
 
     /// All VMs of which anything is on the host.

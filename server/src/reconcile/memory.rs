@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use remote_docker_api::StepTiming;
 use time::OffsetDateTime;
-use tokio::task::AbortHandle;
 
+use super::watch::{Monitor, Use};
+use crate::guest::Guests;
 use crate::hypervisor::TemplateFiles;
 use crate::ids::VmId;
-use crate::lease::{PoolKey, TemplateState};
+use crate::lease::{Activity, PoolKey, TemplateState};
 use crate::pki::VmCa;
 
 /// After so many clones in a row that did not become machines, the template is taken to be bad and
@@ -25,7 +26,14 @@ pub(super) struct Memory {
     pub(super) busy_vms: BTreeSet<VmId>,
     pub(super) started: BTreeMap<VmId, Started>,
     pub(super) keyed: BTreeMap<VmId, Keyed>,
-    pub(super) monitors: BTreeMap<VmId, AbortHandle>,
+    pub(super) monitors: BTreeMap<VmId, Monitor>,
+    /// The guests that can be asked: those with a monitor.
+    pub(super) guests: Guests,
+    /// What the guests said last about their use. A guest is taken to have been in use when it first
+    /// said anything, so the silence while no server ran does not count.
+    pub(super) activity: BTreeMap<VmId, Activity>,
+    /// Guests that do not answer, or not as they should.
+    pub(super) unwell: BTreeSet<VmId>,
     templates: BTreeMap<PoolKey, Template>,
     failures: BTreeMap<PoolKey, Failures>,
 }
@@ -117,13 +125,30 @@ impl Memory {
         given_up
     }
 
+    /// Takes in what a guest said about its use at `now`.
+    pub(super) fn heard(&mut self, vm: VmId, what: Use, now: OffsetDateTime) {
+        let known = self.activity.get(&vm).map_or(now, |known| known.busy_at);
+        let busy_at = match what {
+            Use::Busy => now,
+            Use::NeverSoFar => known,
+            Use::IdleFor(idle) => known.max(now.checked_sub(idle).unwrap_or(known)),
+        };
+        let activity = Activity {
+            // After a clock that was set back, nothing lies in the future.
+            busy_at: busy_at.min(now),
+            heard_at: now,
+        };
+        self.activity.insert(vm, activity);
+    }
+
     /// Forgets a VM that will not be handed to anybody any more.
     pub(super) fn forget(&mut self, vm: VmId) {
         self.started.remove(&vm);
         self.keyed.remove(&vm);
-        if let Some(monitor) = self.monitors.remove(&vm) {
-            monitor.abort();
-        }
+        self.monitors.remove(&vm);
+        self.guests.leave(vm);
+        self.activity.remove(&vm);
+        self.unwell.remove(&vm);
     }
 }
 
@@ -152,6 +177,33 @@ mod tests {
         assert!(held[8..].iter().all(|&seconds| seconds == 60));
         memory.succeeded(&key());
         assert!(memory.held_back().is_empty());
+    }
+
+    #[test]
+    fn what_a_guest_says_moves_its_last_use_forward_only() {
+        let (start, vm) = (OffsetDateTime::UNIX_EPOCH, VmId::from_bits(1));
+        let at = |s: i64| start + time::Duration::seconds(s);
+        let idle = |s: i64| Use::IdleFor(time::Duration::seconds(s));
+        let mut memory = Memory::default();
+        let mut busy_at = |what, now| {
+            memory.heard(vm, what, now);
+            let activity = memory.activity[&vm];
+            assert_eq!(activity.heard_at, now);
+            activity.busy_at
+        };
+        // Whatever it says, it has not been idle for longer than somebody listens.
+        assert_eq!(busy_at(idle(3600), at(100)), at(100));
+        assert_eq!(busy_at(Use::NeverSoFar, at(110)), at(100));
+        assert_eq!(busy_at(idle(5), at(120)), at(115));
+        assert_eq!(busy_at(Use::Busy, at(130)), at(130));
+        // A container that ran kept it busy, although no byte moved.
+        assert_eq!(busy_at(idle(60), at(140)), at(130));
+        assert_eq!(busy_at(idle(i64::MAX), at(150)), at(130));
+        // The host's clock was set back by an hour.
+        assert_eq!(busy_at(idle(60), at(-3500)), at(-3500));
+        memory.unwell.insert(vm);
+        memory.forget(vm);
+        assert!(memory.activity.is_empty() && memory.unwell.is_empty());
     }
 
     #[test]

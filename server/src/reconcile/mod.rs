@@ -23,10 +23,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::guest::Guests;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, Observed};
 use crate::ids::VmId;
@@ -38,14 +40,18 @@ use disk::DiskWatch;
 use jobs::{Context, Outcome};
 use memory::{Memory, Template};
 use observation::Before;
+use watch::Report;
 
-pub use settings::{Offer, Settings};
+pub use settings::{Offer, Settings, Watching};
 
 /// How often the host is looked at when nothing else happens.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// How long jobs may go on after the server was told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// How many reports about guests may wait for the loop; their senders wait then.
+const MAX_REPORTS: usize = 256;
 
 /// How long the loop rests after the database failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -68,6 +74,9 @@ pub struct Reconciler {
     /// Ports of leases that became active since the routes were published.
     reservations: Vec<Reservation>,
     status: tokio::sync::watch::Sender<Status>,
+    /// What those who watch the guests found out, and where they send it.
+    reports: mpsc::Receiver<Report>,
+    reporter: mpsc::Sender<Report>,
 }
 
 /// What the reconciler tells the rest of the server about itself.
@@ -111,6 +120,7 @@ impl Reconciler {
             clock,
             settings: Arc::new(settings),
         };
+        let (reporter, reports) = mpsc::channel(MAX_REPORTS);
         Self {
             context,
             relay,
@@ -123,7 +133,15 @@ impl Reconciler {
             published: Vec::new(),
             reservations: Vec::new(),
             status: tokio::sync::watch::Sender::default(),
+            reports,
+            reporter,
         }
+    }
+
+    /// The guests, for those who want something of one.
+    #[must_use]
+    pub fn guests(&self) -> Guests {
+        self.memory.guests.clone()
     }
 
     /// Follows what the reconciler says about itself.
@@ -153,18 +171,24 @@ impl Reconciler {
                     continue;
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => break,
-                _ = changes.changed() => {}
-                _ = period.tick() => {
-                    if matches!(self.look, Look::Rested) { self.look = Look::Due }
-                    self.prune().await;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = changes.changed() => {}
+                    _ = period.tick() => {
+                        if matches!(self.look, Look::Rested) { self.look = Look::Due }
+                        self.prune().await;
+                    }
+                    () = self.disk.alarm() => {
+                        if matches!(self.look, Look::Rested) { self.look = Look::Due }
+                    }
+                    () = until(&*self.context.clock, wakeup) => {}
+                    Some(ended) = self.running.join_next_with_id() => self.job_ended(ended),
+                    Some(report) = self.reports.recv() => {
+                        if !self.hear(report) { continue }
+                    }
                 }
-                () = self.disk.alarm() => {
-                    if matches!(self.look, Look::Rested) { self.look = Look::Due }
-                }
-                () = until(&*self.context.clock, wakeup) => {}
-                Some(ended) = self.running.join_next_with_id() => self.job_ended(ended),
+                break;
             }
             // Whatever else has ended by now is part of the same round.
             while let Some(ended) = self.running.try_join_next_with_id() {
@@ -204,11 +228,13 @@ impl Reconciler {
             templates: self.memory.template_states(),
             held_back: self.memory.held_back(),
             free_disk_bytes: self.disk.free(),
+            activity: self.memory.activity.clone(),
+            unwell: self.memory.unwell.clone(),
             ..Snapshot::default()
         };
         let now = self.context.clock.now();
         self.publish(&snapshot);
-        self.watch_assigned(&snapshot.vms);
+        self.watch_guests(&snapshot);
         for action in plan(now, &snapshot, &self.context.settings.policy) {
             self.perform(action, &snapshot, now).await?;
         }
@@ -329,9 +355,7 @@ impl Reconciler {
     }
 
     async fn stop(&mut self) {
-        for monitor in std::mem::take(&mut self.memory.monitors).into_values() {
-            monitor.abort();
-        }
+        self.memory.monitors.clear();
         let all = async { while self.running.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
             tracing::warn!(

@@ -19,8 +19,6 @@ impl Reconciler {
         }
         match ended {
             Ok((_, outcome)) => self.take(outcome),
-            // A watcher that was called off.
-            Err(error) if error.is_cancelled() => {}
             // The VM is no longer busy, so the planner finds it interrupted and destroys it.
             Err(error) => {
                 tracing::error!(
@@ -60,7 +58,7 @@ impl Reconciler {
                 self.memory.succeeded(&key);
                 self.memory.started.remove(&vm);
                 self.memory.keyed.insert(vm, keyed);
-                self.spawn_watcher(vm, super::watch::follow(vm, link));
+                self.watch(vm, Some(link));
                 self.set_status(|status| status.last_failure = None);
             }
             Outcome::Activated {
@@ -125,10 +123,6 @@ impl Reconciler {
                 }
             }
             Outcome::Resumed => {}
-            Outcome::ChannelClosed { vm } => {
-                self.memory.monitors.remove(&vm);
-                self.look = Look::Due;
-            }
         }
     }
 

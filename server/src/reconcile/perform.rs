@@ -2,13 +2,15 @@
 
 use time::OffsetDateTime;
 
-use super::jobs::{Outcome, activate, build_template, resume, start, tear_down};
+use super::jobs::{activate, build_template, resume, start, tear_down};
 use super::memory::Template;
 use super::{Reconciler, jobs};
 use crate::clock::random_bytes;
 use crate::failpoint;
 use crate::ids::VmId;
-use crate::lease::{Action, Cause, DestroyReason, LeaseRow, PoolKey, Snapshot, VmPhase, VmRow};
+use crate::lease::{
+    Action, Cause, DestroyReason, LeasePhase, LeaseRow, PoolKey, Snapshot, VmPhase, VmRow,
+};
 use crate::store::StoreError;
 
 impl Reconciler {
@@ -112,6 +114,9 @@ impl Reconciler {
         let warned = self.context.store.warn(lease, of, &text, now).await?;
         if warned.is_some() {
             tracing::info!(lease = %lease.id, "{} is warned: {text}", lease.id);
+            if let LeasePhase::Active(grant) = &lease.phase {
+                self.notify(grant.vm, format!("this machine: {text}"));
+            }
         }
         Ok(())
     }
@@ -197,15 +202,14 @@ impl Reconciler {
         self.vm_of_job.insert(handle.id(), vm);
     }
 
-    /// Runs a watcher beside the loop; it does not make its VM busy.
-    pub(super) fn spawn_watcher(
-        &mut self,
-        vm: VmId,
-        watcher: impl Future<Output = Outcome> + Send + 'static,
-    ) {
-        let handle = self.running.spawn(watcher);
-        if let Some(former) = self.memory.monitors.insert(vm, handle) {
-            former.abort();
-        }
+    /// Has a line written on a guest's console. The loop does not wait for it, and a guest that does
+    /// not do it is no trouble of anybody else.
+    fn notify(&self, vm: VmId, text: String) {
+        let guests = self.memory.guests.clone();
+        tokio::spawn(async move {
+            if let Err(error) = guests.notice(vm, text).await {
+                tracing::debug!(%vm, error = &error as &dyn std::error::Error, "{vm} got no notice");
+            }
+        });
     }
 }

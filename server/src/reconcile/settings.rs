@@ -29,6 +29,33 @@ pub struct Settings {
     pub longest_lease: Duration,
     /// Whether VMs are cloned from templates; without, they boot cold.
     pub templates: bool,
+    /// How guests are watched.
+    pub watching: Watching,
+}
+
+/// How guests that are ready or handed out are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watching {
+    /// How often a guest is asked how it is; the guest of a lease that may be idle for a short time
+    /// only is asked more often.
+    pub period: Duration,
+    /// How long an agent may take to answer.
+    pub patience: Duration,
+    /// After how many questions in a row without an answer a guest is unwell.
+    pub misses: u32,
+    /// How long the Docker daemon may give no answer before its guest is unwell.
+    pub docker_patience: Duration,
+}
+
+impl Default for Watching {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(15),
+            patience: Duration::from_secs(10),
+            misses: 3,
+            docker_patience: Duration::from_secs(60),
+        }
+    }
 }
 
 /// One kind of VM that can be leased.

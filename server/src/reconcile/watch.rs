@@ -1,72 +1,157 @@
-//! Follows the channels of VMs that are handed out: tells what their guests say, and notices at once
-//! when a machine dies.
+//! Who watches the guests: one task for each VM that is ready or handed out. It holds the end of the
+//! guest's channel, asks again and again how the guest is, and passes on what others want of it. It
+//! decides nothing; the loop takes in what it reports.
 
-use std::time::{Duration, Instant};
+mod budget;
+mod health;
+mod watcher;
 
-use guest_protocol::Event;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::Reconciler;
-use super::jobs::{Context, Outcome};
-use crate::clock::random_bytes;
-use crate::guest::{Link, Occurrence, printable};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::{Look, Reconciler};
+use crate::guest::Link;
 use crate::ids::VmId;
-use crate::lease::{VmPhase, VmRow};
+use crate::lease::{LeasePhase, Snapshot, VmPhase};
+use health::Illness;
+use watcher::Watcher;
 
-/// How long the channel of a VM is left alone before it is followed again.
-const PAUSE: Duration = Duration::from_secs(2);
+/// A lease that may be idle for so long is looked at this many times in it.
+const LOOKS_WHILE_IDLE: u32 = 4;
 
-/// How many events of one guest are logged before it is no longer listened to; a hostile guest must
-/// not fill the log.
-const EVENTS_LOGGED: u32 = 1000;
+/// No guest is asked more often because of its lease.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a watcher found out.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// What the guest said about its use.
+    Use { vm: VmId, what: Use },
+    /// It is unwell now, or well again.
+    Health { vm: VmId, ill: Option<Illness> },
+    /// A daemon in it ended and is started again. The words are printable.
+    DaemonExited {
+        vm: VmId,
+        daemon: String,
+        status: String,
+    },
+    /// Its channel closed: the machine may be gone.
+    Closed { vm: VmId },
+}
+
+/// What a guest says about its use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Something works there, or that is not known.
+    Busy,
+    /// Nothing works there, and the last byte of its API moved so long ago.
+    IdleFor(time::Duration),
+    /// Nothing works there, and no byte of its API ever moved.
+    NeverSoFar,
+}
+
+/// The loop's hold on a watcher, which ends with it.
+pub(super) struct Monitor {
+    task: AbortHandle,
+    period: watch::Sender<Duration>,
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 impl Reconciler {
-    /// Follows the assigned VMs that nobody follows: after a restart, or after a channel failed.
-    pub(super) fn watch_assigned(&mut self, vms: &[VmRow]) {
-        for vm in vms {
-            let assigned = matches!(vm.phase, VmPhase::Assigned { .. });
-            if assigned && !self.memory.monitors.contains_key(&vm.id) {
-                self.spawn_watcher(vm.id, reconnect(self.context.clone(), vm.id));
+    /// Sees to it that each VM that is ready or handed out is watched, as often as its lease needs.
+    pub(super) fn watch_guests(&mut self, snapshot: &Snapshot) {
+        let periods = self.periods(snapshot);
+        for vm in &snapshot.vms {
+            let wanted = matches!(vm.phase, VmPhase::Ready | VmPhase::Assigned { .. });
+            // Whoever works on it may hold its channel.
+            if !wanted || self.memory.busy_vms.contains(&vm.id) {
+                continue;
+            }
+            let watched = self.memory.monitors.get(&vm.id);
+            if watched.is_none_or(|monitor| monitor.task.is_finished()) {
+                self.watch(vm.id, None);
+            }
+            if let Some(monitor) = self.memory.monitors.get(&vm.id) {
+                let usual = self.context.settings.watching.period;
+                let wanted = periods.get(&vm.id).copied().unwrap_or(usual);
+                monitor
+                    .period
+                    .send_if_modified(|period| std::mem::replace(period, wanted) != wanted);
             }
         }
     }
-}
 
-/// Connects again and follows.
-async fn reconnect(context: Context, vm: VmId) -> Outcome {
-    match (context.hypervisor.channel(vm).await, random_bytes()) {
-        (Ok(channel), Ok(nonce)) => {
-            let began = Instant::now();
-            let outcome = follow(vm, Link::new(channel, u32::from_ne_bytes(nonce))).await;
-            // A channel that closes as soon as it is opened must not keep the loop busy.
-            tokio::time::sleep(PAUSE.saturating_sub(began.elapsed())).await;
-            outcome
-        }
-        _ => {
-            tokio::time::sleep(PAUSE).await;
-            Outcome::ChannelClosed { vm }
-        }
+    /// Has `vm` watched, over `link` if there is one already.
+    pub(super) fn watch(&mut self, vm: VmId, link: Option<Link>) {
+        let watching = self.context.settings.watching;
+        let (period, asked_every) = watch::channel(watching.period);
+        let watcher = Watcher::new(
+            vm,
+            self.context.hypervisor.clone(),
+            watching,
+            asked_every,
+            self.memory.guests.enter(vm),
+            self.reporter.clone(),
+        );
+        let task = tokio::spawn(watcher.run(link)).abort_handle();
+        // One before it, if any, ends here.
+        self.memory.monitors.insert(vm, Monitor { task, period });
     }
-}
 
-/// Follows until the channel ends or the guest is no longer worth listening to.
-pub(super) async fn follow(vm: VmId, mut link: Link) -> Outcome {
-    for _ in 0..EVENTS_LOGGED {
-        match link.next().await {
-            Ok(Occurrence::Event(Event::DaemonExited { daemon, status })) => {
-                let (daemon, status) = (printable(&daemon), printable(&status));
+    /// Takes in a report. Whether it is reason enough for another round: what guests say about their
+    /// use waits for the next one, or many guests would keep the loop busy with nothing.
+    pub(super) fn hear(&mut self, report: Report) -> bool {
+        let (Report::Use { vm, .. }
+        | Report::Health { vm, .. }
+        | Report::DaemonExited { vm, .. }
+        | Report::Closed { vm }) = report;
+        // It may have been forgotten while the report was on its way.
+        if !self.memory.monitors.contains_key(&vm) {
+            return false;
+        }
+        match report {
+            Report::Use { vm, what } => {
+                let now = self.context.clock.now();
+                self.memory.heard(vm, what, now);
+                false
+            }
+            Report::Health { vm, ill: Some(ill) } => {
+                tracing::warn!(%vm, "{vm} is unwell: {ill}");
+                self.memory.unwell.insert(vm)
+            }
+            Report::Health { vm, ill: None } => {
+                tracing::info!(%vm, "{vm} is well again");
+                self.memory.unwell.remove(&vm)
+            }
+            Report::DaemonExited { vm, daemon, status } => {
                 tracing::warn!(%vm, daemon, status, "{daemon} in {vm} ended ({status}) and is started again");
+                false
             }
-            Ok(Occurrence::Event(Event::Phase(phase))) => {
-                tracing::debug!(%vm, ?phase, "{vm} is {phase:?}");
-            }
-            Ok(Occurrence::Closed) => return Outcome::ChannelClosed { vm },
-            Err(error) => {
-                tracing::warn!(%vm, error = &error as &dyn std::error::Error, "the channel of {vm} failed");
-                tokio::time::sleep(PAUSE).await;
-                return Outcome::ChannelClosed { vm };
+            Report::Closed { .. } => {
+                self.look = Look::Due;
+                true
             }
         }
     }
-    tracing::warn!(%vm, "{vm} said more than {EVENTS_LOGGED} things: it is not listened to any more");
-    std::future::pending().await
+
+    /// The guests that are asked more often than usual.
+    fn periods(&self, snapshot: &Snapshot) -> BTreeMap<VmId, Duration> {
+        let usual = self.context.settings.watching.period;
+        let period = |lease: &crate::lease::LeaseRow| match (&lease.phase, lease.idle_s) {
+            (LeasePhase::Active(grant), Some(idle_s)) => {
+                let often = Duration::from_secs(idle_s.into()) / LOOKS_WHILE_IDLE;
+                Some((grant.vm, often.max(SHORTEST_PERIOD).min(usual)))
+            }
+            _ => None,
+        };
+        snapshot.leases.iter().filter_map(period).collect()
+    }
 }

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod activity;
 mod build;
 mod crash;
 mod docker;

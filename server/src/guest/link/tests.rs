@@ -78,7 +78,10 @@ async fn answers_to_a_predecessor_and_its_half_frame_are_passed_over() {
         phase: Phase::Serving,
         docker_answers: true,
         docker_restarts: 2,
-        connections: 3,
+        activity: guest_protocol::Activity {
+            connections: 3,
+            ..Default::default()
+        },
     };
     // The stale lines arrive in the same read as nothing of ours, so they are met first.
     let expected = status.clone();
@@ -177,4 +180,90 @@ async fn a_guest_that_goes_away_is_noticed() {
     let (mut link, guest) = pair();
     drop(guest);
     assert_eq!(link.next().await.unwrap(), Occurrence::Closed);
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_frame_is_forgiven_only_before_the_first_answer() {
+    let (mut link, mut guest) = pair();
+    let rubbish = format!("{{\"event\":\"{}\"}}\n", "\u{202e}evil".repeat(100));
+    let (asked, ()) = tokio::join!(
+        link.quiesce(LIMIT),
+        answer(&mut guest, |id| [
+            rubbish.clone().into_bytes(),
+            reply(id, Reply::Quiesced)
+        ]
+        .concat())
+    );
+    asked.unwrap();
+    guest.write_all(rubbish.as_bytes()).await.unwrap();
+    let error = link.next().await.unwrap_err();
+    assert!(error.is_foul(), "{error:?}");
+    // What is logged is ours, not the guest's.
+    assert!(!format!("{error} {error:?}").contains("evil"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_flood_while_nothing_is_asked_is_given_up_too() {
+    let (mut link, mut guest) = pair();
+    let noise = reply(1, Reply::Quiesced);
+    let flood = async { while guest.write_all(&noise).await.is_ok() {} };
+    let heard = async {
+        let heard = tokio::time::timeout(LIMIT, link.next()).await;
+        drop(link);
+        heard
+    };
+    let (heard, ()) = tokio::join!(heard, flood);
+    assert!(
+        matches!(heard, Ok(Err(GuestError::Flood { .. }))),
+        "{heard:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_guest_writes_is_made_printable_and_cut() {
+    let (mut link, mut guest) = pair();
+    let logs = Logs {
+        dockerd: "one\n\u{1b}[2Jtwo\u{202e}\n".into(),
+        containerd: "x".repeat(5000),
+        kernel: String::new(),
+    };
+    let (got, ()) = tokio::join!(
+        link.logs(1000, LIMIT),
+        answer(&mut guest, |id| reply(id, Reply::Logs(logs)))
+    );
+    let got = got.unwrap();
+    assert_eq!(got.dockerd, "one\n?[2Jtwo?\n");
+    assert_eq!(got.containerd.len(), 1000);
+
+    let fault = Fault {
+        code: FaultCode::Failed,
+        message: "\u{1b}[2J".repeat(1000),
+    };
+    let (refused, ()) = tokio::join!(
+        link.notice("ä".repeat(1000), LIMIT),
+        answer(&mut guest, |id| encode(&FromGuest::Reply {
+            id,
+            result: Err(fault)
+        })
+        .unwrap())
+    );
+    match refused {
+        Err(GuestError::Refused { fault, .. }) => {
+            assert!(fault.message.len() < 200 && !fault.message.contains('\u{1b}'));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_is_not_listened_to_is_still_seen_to_go() {
+    let (mut link, mut guest) = pair();
+    let talk = async {
+        for _ in 0..50 {
+            guest.write_all(&[b'x'; 4096]).await.unwrap();
+        }
+        drop(guest);
+    };
+    let (gone, ()) = tokio::join!(tokio::time::timeout(LIMIT, link.gone()), talk);
+    gone.unwrap();
 }

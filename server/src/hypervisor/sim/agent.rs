@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_protocol::{
-    Activated, Activation, Call, Event, Fault, FaultCode, FromGuest, Hello, LineDecoder, Phase,
-    Reply, Request, Status, VERSION, encode,
+    Activated, Activation, Activity, Call, Event, Fault, FaultCode, FromGuest, Hello, LineDecoder,
+    Logs, Phase, Reply, Request, Status, VERSION, encode,
 };
 use rcgen::{CertificateParams, DnType, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -14,9 +14,42 @@ use tokio::sync::watch;
 use super::{Manners, SimFault};
 use crate::clock::Clock;
 
+/// What a simulated guest tells while it behaves, and what it was asked. Tests may change it at any
+/// time.
+#[derive(Debug, Clone)]
+pub struct SimGuest {
+    /// What is done with it.
+    pub activity: Activity,
+    /// Whether its Docker daemon answers.
+    pub docker_answers: bool,
+    /// The end of its daemon's log.
+    pub dockerd_log: String,
+    /// How often it was asked how it is.
+    pub asked: u32,
+    /// What was written on its console.
+    pub notices: Vec<String>,
+}
+
+impl Default for SimGuest {
+    /// Well, and never used.
+    fn default() -> Self {
+        Self {
+            activity: Activity {
+                containers_running: Some(0),
+                ..Activity::default()
+            },
+            docker_answers: true,
+            dockerd_log: String::new(),
+            asked: 0,
+            notices: Vec::new(),
+        }
+    }
+}
+
 pub(super) struct SimAgent {
     phase: Mutex<Phase>,
     manners: watch::Sender<Manners>,
+    guest: Mutex<SimGuest>,
     clock: Arc<dyn Clock>,
 }
 
@@ -38,6 +71,7 @@ impl SimAgent {
         Self {
             phase: Mutex::new(phase),
             manners: watch::Sender::default(),
+            guest: Mutex::default(),
             clock,
         }
     }
@@ -45,6 +79,11 @@ impl SimAgent {
     /// Behaves so from now on.
     pub(super) fn behave(&self, manners: Manners) {
         self.manners.send_replace(manners);
+    }
+
+    /// Looks at what the guest tells and was told, or changes it.
+    pub(super) fn guest<T>(&self, change: impl FnOnce(&mut SimGuest) -> T) -> T {
+        change(&mut self.guest.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Does over one connection what its manners are until it ends.
@@ -130,12 +169,23 @@ impl SimAgent {
                 *phase = Phase::Serving;
                 Reply::Serving
             }
-            (Call::Status, phase) => Reply::Status(Status {
-                phase,
-                docker_answers: true,
-                docker_restarts: 0,
-                connections: 0,
+            (Call::Status, phase) => self.guest(|guest| {
+                guest.asked += 1;
+                Reply::Status(Status {
+                    phase,
+                    docker_answers: guest.docker_answers,
+                    docker_restarts: 0,
+                    activity: guest.activity,
+                })
             }),
+            (Call::Logs { .. }, _) => Reply::Logs(Logs {
+                dockerd: self.guest(|guest| guest.dockerd_log.clone()),
+                ..Logs::default()
+            }),
+            (Call::Notice { message }, _) => {
+                self.guest(|guest| guest.notices.push(message));
+                Reply::Noticed
+            }
             (_, phase) => {
                 return Err(Fault {
                     code: FaultCode::WrongPhase,

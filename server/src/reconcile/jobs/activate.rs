@@ -11,7 +11,7 @@ use crate::failpoint;
 use crate::guest::{Identity, Link, check_identity};
 use crate::hypervisor::template::BOOT_LIMIT;
 use crate::lease::{DestroyReason, VmPhase, VmRow};
-use crate::network::GATEWAY;
+use crate::network::{GATEWAY, GATEWAY_MAC};
 use crate::pki::{SanName, VmCa};
 
 const ACTIVATE_LIMIT: Duration = Duration::from_secs(20);
@@ -67,6 +67,7 @@ async fn run(context: &Context, vm: &VmRow, started: Started) -> Result<(Keyed, 
         machine_id: wanted.machine_id.clone(),
         address: wanted.address,
         gateway: GATEWAY,
+        gateway_mac: GATEWAY_MAC,
         nameservers: settings.nameservers.clone(),
         unix_time_ns: asked_ns,
         entropy_hex: hex(&random_bytes::<64>()?),

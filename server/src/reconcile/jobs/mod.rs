@@ -64,9 +64,6 @@ pub(super) enum Outcome {
     Observed {
         result: Result<Observed, HypervisorError>,
     },
-    ChannelClosed {
-        vm: VmId,
-    },
     Resumed,
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::guest::Guests;
 use crate::hypervisor::sim::SimHypervisor;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, ImageFiles};
@@ -18,7 +19,7 @@ use crate::image::Seen;
 use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, Policy, PoolKey};
 use crate::network::DirectDialer;
 use crate::pki::SanName;
-use crate::reconcile::{Offer, Reconciler, Settings, Status};
+use crate::reconcile::{Offer, Reconciler, Settings, Status, Watching};
 use crate::relay::{Limits, Relay};
 use crate::store::{NewLease, Store};
 
@@ -48,6 +49,7 @@ struct Server {
     task: JoinHandle<()>,
     stop: CancellationToken,
     status: tokio::sync::watch::Receiver<Status>,
+    guests: Guests,
 }
 
 pub(super) fn key() -> PoolKey {
@@ -115,6 +117,10 @@ impl Bench {
             server_names: vec![SanName::from_host("127.0.0.1")],
             longest_lease: std::time::Duration::from_secs(86_400),
             templates: true,
+            watching: Watching {
+                period: std::time::Duration::from_millis(20),
+                ..Watching::default()
+            },
         };
         let store = Arc::new(Store::open(&folder.path().join("state.db")).await.unwrap());
         let sim = SimHypervisor::new(Arc::new(clock.clone()));
@@ -148,9 +154,14 @@ impl Bench {
             self.settings.clone(),
         );
         let stop = CancellationToken::new();
-        let status = reconciler.status();
+        let (status, guests) = (reconciler.status(), reconciler.guests());
         let task = tokio::spawn(reconciler.run(stop.clone()));
-        self.server = Some(Server { task, stop, status });
+        self.server = Some(Server {
+            task,
+            stop,
+            status,
+            guests,
+        });
     }
 
     /// Puts another disk in the place of the image's.
@@ -172,6 +183,11 @@ impl Bench {
         let server = self.server.take().unwrap();
         server.stop.cancel();
         server.task.await.unwrap();
+    }
+
+    /// The guests of the server that runs.
+    pub(super) fn guests(&self) -> Guests {
+        self.server.as_ref().unwrap().guests.clone()
     }
 
     pub(super) fn status(&self) -> Status {
@@ -198,6 +214,15 @@ impl Bench {
     }
 
     pub(super) async fn ask_for(&mut self, ttl_s: u32) -> LeaseId {
+        self.insert(ttl_s, None).await
+    }
+
+    /// Asks for a lease that ends when nothing happens on it for so long.
+    pub(super) async fn ask_idle(&mut self, idle_s: u32) -> LeaseId {
+        self.insert(3600 * 3, Some(idle_s)).await
+    }
+
+    async fn insert(&mut self, ttl_s: u32, idle_s: Option<u32>) -> LeaseId {
         self.leases_made += 1;
         let id = LeaseId::from_bits(self.leases_made);
         let client = rcgen::KeyPair::generate().unwrap();
@@ -210,7 +235,7 @@ impl Bench {
             key: key(),
             ttl_s,
             keepalive_s: None,
-            idle_s: None,
+            idle_s,
             idempotency: None,
             labels: BTreeMap::new(),
             client_csr_pem: request.pem().unwrap(),
