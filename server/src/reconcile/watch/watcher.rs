@@ -102,16 +102,17 @@ impl Watcher {
         &mut self,
         link: &mut Option<Link>,
     ) -> Result<std::convert::Infallible, Trouble> {
+        let mut asked_at = Instant::now();
         let link = match link {
+            // It has only just become ready: a question now would be in the way of its first client.
             Some(link) => link,
             none => {
                 let link = none.insert(self.open().await?);
                 link.hello(self.watching.patience).await?;
+                self.ask(link).await?;
                 link
             }
         };
-        let mut asked_at = Instant::now();
-        self.ask(link).await?;
         loop {
             let next = asked_at + *self.period.borrow_and_update();
             tokio::select! {
