@@ -26,7 +26,7 @@ use remote_dockerd::image::Seen;
 use remote_dockerd::lease::{Budget, LeasePhase, LeaseRow, Policy, PoolKey};
 use remote_dockerd::network::DirectDialer;
 use remote_dockerd::pki::SanName;
-use remote_dockerd::reconcile::{Offer, Reconciler, Settings};
+use remote_dockerd::reconcile::{Offer, Reconciler, Settings, Watching};
 use remote_dockerd::relay::{Limits, Relay};
 use remote_dockerd::store::{Inserted, NewLease, Store};
 use tokio_util::sync::CancellationToken;
@@ -134,6 +134,7 @@ impl Server {
             server_names: vec![SanName::from_host("127.0.0.1")],
             longest_lease: Duration::from_secs(86_400),
             templates: true,
+            watching: Watching::default(),
         };
         let store = Arc::new(Store::open(&folder.join("state.db")).await.unwrap());
         let clock = Arc::new(SystemClock);
