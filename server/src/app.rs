@@ -6,21 +6,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use remote_docker_api::LeaseLogs;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Uplink as UplinkChoice};
 use crate::http::{
-    ApiState, Catalogue, CatalogueError, Check, EngineOffer, Readiness, TokenError,
-    load_or_create_token, router,
+    ApiState, Catalogue, CatalogueError, Check, EngineOffer, GuestLogs, Lines, MOST_STREAMS,
+    Projects, ProjectsError, Readiness, TokenError, expect_clients_back, load_or_create_token,
+    router,
 };
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig};
+use crate::ids::VmId;
 use crate::image::{Image, ImageError};
 use crate::lease::{Budget, Policy, PoolKey};
+use crate::metrics::Metrics;
 use crate::network::{Network, NetworkConfig, NetworkError, Uplink, host_resolvers};
 use crate::pki::SanName;
 use crate::reconcile::{Offer, Reconciler, Settings, Status, Watching};
@@ -79,6 +83,9 @@ pub enum AppError {
     /// The API's token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The projects' tokens.
+    #[error(transparent)]
+    Projects(#[from] ProjectsError),
     /// The database.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
@@ -121,6 +128,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     }
     let state = StateDir::take(&config.state_dir)?;
     let token = load_or_create_token(&state.token())?;
+    let projects = Projects::load(token, &config.projects)?;
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -159,7 +167,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 relay_host: config.relay.advertised_host(),
                 clock: Arc::new(SystemClock),
                 readiness,
-                token,
+                projects,
+                // Until the reconciler publishes one, nobody is told a place.
+                outlook: watch::Sender::default().subscribe(),
+                logs: Arc::new(NoLogs),
+                metrics: Arc::new(Metrics::new()),
+                metrics_public: config.http.metrics_public,
+                lines: Lines::default(),
+                streams: Arc::new(Semaphore::new(MOST_STREAMS)),
                 background: TaskTracker::new(),
                 stopping: stop.clone(),
             };
@@ -167,8 +182,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 "listening on http://{listen}; the token is in {}",
                 state.token().display()
             );
-            serve(Arc::new(api), listener, reconciler, stop).await;
-            Ok(())
+            let api = Arc::new(api);
+            let expected = expect_clients_back(&api).await;
+            serve(api, listener, reconciler, stop).await;
+            Ok(expected?)
         }
         Err(error) => Err(error),
     };
@@ -180,6 +197,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     }
     store.close().await;
     served
+}
+
+/// Machines cannot be asked yet.
+struct NoLogs;
+
+#[async_trait::async_trait]
+impl GuestLogs for NoLogs {
+    async fn logs(&self, _: VmId) -> Option<LeaseLogs> {
+        None
+    }
 }
 
 /// Serves the API and reconciles until `stop`.

@@ -15,6 +15,7 @@ pub mod hypervisor;
 pub mod ids;
 pub mod image;
 pub mod lease;
+pub mod metrics;
 pub mod network;
 pub mod pki;
 pub mod reconcile;

@@ -35,6 +35,8 @@ pub enum ErrorCode {
     InvalidIdempotencyKey,
     /// The same `Idempotency-Key` came with another request before.
     IdempotencyConflict,
+    /// The header `Last-Event-ID` names no event of this lease.
+    InvalidLastEventId,
     /// The certificate request cannot be read, is not signed by its key, or its key is too weak.
     InvalidCsr,
     /// Too many labels, or one that is too long.
@@ -57,6 +59,10 @@ pub enum ErrorCode {
     NoCapacity,
     /// Machine after machine failed to become ready.
     StartFailed,
+    /// As many clients follow events as the server lets at a time.
+    TooManyStreams,
+    /// The machine of the lease does not answer the server.
+    GuestSilent,
     /// The server cannot serve now; `/readyz` says why.
     NotReady,
     /// A fault of the server; its log has the details under the request id.
@@ -83,6 +89,7 @@ impl ErrorCode {
             Self::InvalidExtension => "invalid_extension",
             Self::InvalidIdempotencyKey => "invalid_idempotency_key",
             Self::IdempotencyConflict => "idempotency_conflict",
+            Self::InvalidLastEventId => "invalid_last_event_id",
             Self::InvalidCsr => "invalid_csr",
             Self::InvalidLabels => "invalid_labels",
             Self::InvalidId => "invalid_id",
@@ -94,6 +101,8 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoCapacity => "no_capacity",
             Self::StartFailed => "start_failed",
+            Self::TooManyStreams => "too_many_streams",
+            Self::GuestSilent => "guest_silent",
             Self::NotReady => "not_ready",
             Self::Internal => "internal",
             Self::Unknown => "unknown",
@@ -133,6 +142,9 @@ mod tests {
             ErrorCode::Unauthorized,
             ErrorCode::NoCapacity,
             ErrorCode::InvalidCsr,
+            ErrorCode::InvalidLastEventId,
+            ErrorCode::TooManyStreams,
+            ErrorCode::GuestSilent,
         ] {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }

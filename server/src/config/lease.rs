@@ -1,4 +1,4 @@
-//! How long leases last and requests wait.
+//! How long leases last and requests wait, and how silent their holders may be.
 
 use serde::Deserialize;
 
@@ -21,6 +21,14 @@ pub struct LeaseConfig {
     pub default_wait_s: u32,
     /// How long a request may wait, and how long a lease that nobody holds the line for waits.
     pub max_wait_s: u32,
+    /// How often a request may want to send heartbeats at most: the least `keepalive_s`.
+    pub min_keepalive_s: u32,
+    /// How seldom: the largest `keepalive_s`.
+    pub max_keepalive_s: u32,
+    /// The shortest idleness that a request may want its lease to end after.
+    pub min_idle_s: u32,
+    /// The longest.
+    pub max_idle_s: u32,
 }
 
 impl Default for LeaseConfig {
@@ -30,6 +38,10 @@ impl Default for LeaseConfig {
             max_ttl_s: 86_400,
             default_wait_s: 120,
             max_wait_s: 600,
+            min_keepalive_s: 5,
+            max_keepalive_s: 3600,
+            min_idle_s: 10,
+            max_idle_s: 86_400,
         }
     }
 }
@@ -57,6 +69,19 @@ impl LeaseConfig {
                 self.default_wait_s, self.max_wait_s
             );
             faults.add("lease.default_wait_s", what);
+        }
+        for (name, min, max) in [
+            ("keepalive_s", self.min_keepalive_s, self.max_keepalive_s),
+            ("idle_s", self.min_idle_s, self.max_idle_s),
+        ] {
+            if !(1..=LONGEST_TTL_S).contains(&max) {
+                let what = format!("is {max}; allowed are 1 to {LONGEST_TTL_S}");
+                faults.add(format!("lease.max_{name}"), what);
+            }
+            if !(1..=max).contains(&min) {
+                let what = format!("is {min}; allowed are 1 to {max} (`lease.max_{name}`)");
+                faults.add(format!("lease.min_{name}"), what);
+            }
         }
     }
 }

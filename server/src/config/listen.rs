@@ -17,6 +17,8 @@ pub struct HttpConfig {
     pub allow_plaintext_on_network: bool,
     /// Size up to which a request's body is read, in bytes.
     pub max_body_bytes: usize,
+    /// Whether `/metrics` is answered to callers without a token.
+    pub metrics_public: bool,
 }
 
 impl Default for HttpConfig {
@@ -25,6 +27,7 @@ impl Default for HttpConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7420)),
             allow_plaintext_on_network: false,
             max_body_bytes: 64 * 1024,
+            metrics_public: false,
         }
     }
 }

@@ -11,6 +11,7 @@ mod log;
 mod machines;
 mod network;
 mod pool;
+mod projects;
 mod relay;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use log::{LogConfig, LogFormat};
 pub use machines::{LimitsConfig, SizeConfig};
 pub use network::{GuestNetwork, NetworkConfig, Uplink};
 pub use pool::{PoolConfig, ScheduleConfig};
+pub use projects::{DEFAULT_PROJECT, ProjectConfig};
 pub use relay::{PortRange, RelayConfig};
 
 use std::collections::BTreeMap;
@@ -60,6 +62,8 @@ pub struct Config {
     pub lease: LeaseConfig,
     /// Machines that are kept ready.
     pub pool: Vec<PoolConfig>,
+    /// Who may ask for leases beside the holders of the main token, by name.
+    pub projects: BTreeMap<String, ProjectConfig>,
     /// How much of the host may be used.
     pub limits: LimitsConfig,
     /// How VMs are run.
@@ -82,6 +86,7 @@ impl Default for Config {
             relay: RelayConfig::default(),
             lease: LeaseConfig::default(),
             pool: Vec::new(),
+            projects: BTreeMap::new(),
             limits: LimitsConfig::default(),
             hypervisor: HypervisorConfig::default(),
             network: NetworkConfig::default(),
@@ -193,6 +198,7 @@ impl Config {
         self.http.validate(&mut faults);
         self.relay.validate(self.http.listen, &mut faults);
         self.lease.validate(&mut faults);
+        projects::validate(&self.projects, &self.state_dir, &mut faults);
         self.limits.validate(&mut faults);
         pool::validate(&self.pool, self.limits.max_vms, &mut faults);
         self.hypervisor.validate(&mut faults);

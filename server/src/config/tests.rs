@@ -67,7 +67,7 @@ fn a_misspelled_key_is_refused_with_its_line() {
       |
     2 | listen_adress = '127.0.0.1:1'
       | ^^^^^^^^^^^^^
-    unknown field `listen_adress`, expected one of `listen`, `allow_plaintext_on_network`, `max_body_bytes`
+    unknown field `listen_adress`, expected one of `listen`, `allow_plaintext_on_network`, `max_body_bytes`, `metrics_public`
     ");
 }
 

@@ -1,4 +1,4 @@
-//! Who may call: whoever has the token.
+//! Who may call: whoever has the token of a project.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use super::ApiState;
 use super::error::ApiError;
 use super::places::Trust;
 
-/// Lets requests with the right token through, before anything else of them is read.
+/// Lets requests with a right token through, before anything else of them is read, and notes whose
+/// they are.
 pub(super) async fn require_token(
     State(api): State<Arc<ApiState>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let token = bearer_token(request.headers())?;
-    if !api.token.matches(token) {
-        return Err(ApiError::WrongToken);
-    }
+    let project = api.projects.of(token).ok_or(ApiError::WrongToken)?;
     if let Some(trust) = request.extensions().get::<Trust>() {
         trust.earn();
     }
+    request.extensions_mut().insert(project);
     Ok(next.run(request).await)
 }
 

@@ -11,8 +11,10 @@ use super::catalogue::UnknownOffer;
 use crate::pki::CsrError;
 use crate::store::StoreError;
 
-/// When to come back after a "not now", in seconds.
-const RETRY_AFTER_S: u16 = 10;
+/// When to come back after a "not now" of which nothing better is known, in seconds.
+const RETRY_AFTER_S: u64 = 10;
+/// Whoever must wait longer may as well ask in between: leases are given back early.
+const LONGEST_RETRY_AFTER_S: u64 = 600;
 
 /// Why a request is not served.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,18 @@ pub(super) enum ApiError {
     InvalidTtl { asked: i64, max: u32 },
     #[error("`wait_s` is {asked}; allowed are 0 to {max} seconds")]
     InvalidWait { asked: i64, max: u32 },
+    #[error("`keepalive_s` is {asked}; allowed are {min} to {max} seconds")]
+    InvalidKeepalive { asked: i64, min: u32, max: u32 },
+    #[error("`idle_s` is {asked}; allowed are {min} to {max} seconds")]
+    InvalidIdle { asked: i64, min: u32, max: u32 },
+    #[error("{0}")]
+    InvalidExtension(String),
+    #[error("the header `Idempotency-Key` is refused: {0}")]
+    InvalidIdempotencyKey(&'static str),
+    #[error("another request was made with this `Idempotency-Key` before")]
+    IdempotencyConflict,
+    #[error("the header `Last-Event-ID` names no event of lease {0}")]
+    InvalidLastEventId(LeaseId),
     #[error("the query string cannot be understood: {0}")]
     InvalidQuery(String),
     #[error("`client_csr_pem` is refused: {0}")]
@@ -43,18 +57,36 @@ pub(super) enum ApiError {
     InvalidId(#[from] ParseIdError),
     #[error("there is no lease {0}")]
     LeaseNotFound(LeaseId),
+    #[error("lease {0} is over")]
+    LeaseEnded(LeaseId),
+    #[error("lease {0} has no machine yet")]
+    LeaseNotActive(LeaseId),
+    #[error("lease {0} was made without `keepalive_s`, so no heartbeat is expected")]
+    NoKeepalive(LeaseId),
     #[error("there is no such path")]
     NotFound,
     #[error("the path does not take this method")]
     MethodNotAllowed,
+    #[error("{detail}")]
+    NoCapacity {
+        detail: String,
+        /// In how many seconds a machine is expected, if that can be told.
+        estimated_wait_s: Option<u64>,
+    },
     #[error("{0}")]
-    NoCapacity(String),
+    StartFailed(String),
+    #[error("{most} clients follow events already")]
+    TooManyStreams { most: usize },
+    #[error("the machine of lease {0} does not answer the server")]
+    GuestSilent(LeaseId),
     #[error("the server cannot serve leases now: {0}")]
     NotReady(String),
     #[error("the server is stopping")]
     Stopping,
     #[error("the store failed")]
     Store(#[from] StoreError),
+    #[error("the metrics cannot be written")]
+    Metrics(#[from] std::fmt::Error),
     #[error("the system gives no random numbers")]
     Random(#[from] getrandom::Error),
     /// The panic itself was logged by the panic hook, inside the request's span.
@@ -80,21 +112,41 @@ impl ApiError {
             }
             Self::InvalidTtl { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidTtl),
             Self::InvalidWait { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidWait),
+            Self::InvalidKeepalive { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidKeepalive)
+            }
+            Self::InvalidIdle { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidIdle),
+            Self::InvalidExtension(_) => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidExtension),
+            Self::InvalidIdempotencyKey(_) => {
+                (StatusCode::BAD_REQUEST, Code::InvalidIdempotencyKey)
+            }
+            Self::IdempotencyConflict => {
+                (StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyConflict)
+            }
+            Self::InvalidLastEventId(_) => (StatusCode::BAD_REQUEST, Code::InvalidLastEventId),
             Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, Code::InvalidWait),
             Self::InvalidCsr(_) => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidCsr),
             Self::InvalidLabels(_) => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidLabels),
             Self::InvalidId(_) => (StatusCode::BAD_REQUEST, Code::InvalidId),
             Self::LeaseNotFound(_) => (StatusCode::NOT_FOUND, Code::LeaseNotFound),
+            Self::LeaseEnded(_) => (StatusCode::CONFLICT, Code::LeaseEnded),
+            Self::LeaseNotActive(_) => (StatusCode::CONFLICT, Code::LeaseNotActive),
+            Self::NoKeepalive(_) => (StatusCode::CONFLICT, Code::NoKeepalive),
             Self::NotFound => (StatusCode::NOT_FOUND, Code::NotFound),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
-            Self::NoCapacity(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::NoCapacity),
+            Self::NoCapacity { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::NoCapacity),
+            Self::StartFailed(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::StartFailed),
+            Self::TooManyStreams { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::TooManyStreams),
+            Self::GuestSilent(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::GuestSilent),
             Self::NotReady(_) | Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady),
             Self::Store(StoreError::DiskFull(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady)
             }
-            Self::Store(_) | Self::Random(_) | Self::Panic | Self::Vanished(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal)
-            }
+            Self::Store(_)
+            | Self::Random(_)
+            | Self::Metrics(_)
+            | Self::Panic
+            | Self::Vanished(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         }
     }
 
@@ -107,13 +159,25 @@ impl ApiError {
             ErrorCode::UnknownSize => "No such size",
             ErrorCode::InvalidTtl => "No lease can last so long",
             ErrorCode::InvalidWait => "No call can wait so long",
+            ErrorCode::InvalidKeepalive => "No heartbeats at such a pace",
+            ErrorCode::InvalidIdle => "No lease ends after such an idleness",
+            ErrorCode::InvalidExtension => "The lease cannot be extended so",
+            ErrorCode::InvalidIdempotencyKey => "The idempotency key is refused",
+            ErrorCode::IdempotencyConflict => "The idempotency key is another request's",
+            ErrorCode::InvalidLastEventId => "No such event",
             ErrorCode::InvalidCsr => "The certificate request is refused",
             ErrorCode::InvalidLabels => "The labels are refused",
             ErrorCode::InvalidId => "That is not an id",
             ErrorCode::LeaseNotFound => "No such lease",
+            ErrorCode::LeaseEnded => "The lease is over",
+            ErrorCode::LeaseNotActive => "The lease has no machine yet",
+            ErrorCode::NoKeepalive => "No heartbeat is expected",
             ErrorCode::NotFound => "No such path",
             ErrorCode::MethodNotAllowed => "Not with this method",
             ErrorCode::NoCapacity => "No machine became ready in time",
+            ErrorCode::StartFailed => "No machine would start",
+            ErrorCode::TooManyStreams => "Too many clients follow events",
+            ErrorCode::GuestSilent => "The machine does not answer",
             ErrorCode::NotReady => "The server cannot serve now",
             _ => "The server failed",
         }
@@ -125,7 +189,11 @@ impl ApiError {
             Self::Store(StoreError::DiskFull(_)) => {
                 "the disk that holds the server's database is full".to_owned()
             }
-            Self::Store(_) | Self::Random(_) | Self::Panic | Self::Vanished(_) => {
+            Self::Store(_)
+            | Self::Random(_)
+            | Self::Metrics(_)
+            | Self::Panic
+            | Self::Vanished(_) => {
                 "the fault is the server's; its log has the details under this request's id"
                     .to_owned()
             }
@@ -137,14 +205,35 @@ impl ApiError {
         Some(match self {
             Self::NoToken => "send the header `Authorization: Bearer TOKEN`",
             Self::WrongToken => {
-                "the server's token is in the file `token` in its state folder; check that it was \
-                 copied whole"
+                "the server's token is in the file `token` in its state folder, that of a project in \
+                 the project's file; check that it was copied whole"
             }
             Self::BodyTooLarge { .. } => "a lease request has a few KiB; check what is being sent",
             Self::InvalidTtl { .. } => "choose another `ttl_s`, or leave it out for the default",
             Self::InvalidWait { .. } => {
                 "choose another `wait_s`; with 0 the call answers at once, to be followed by `GET \
                  /v1/leases/{id}?wait_s=`"
+            }
+            Self::InvalidKeepalive { .. } => {
+                "choose another `keepalive_s`, or leave it out if you send no heartbeats"
+            }
+            Self::InvalidIdle { .. } => {
+                "choose another `idle_s`, or leave it out if idleness is no reason to end"
+            }
+            Self::InvalidExtension(_) => {
+                "send `{\"remaining_s\": SECONDS}` or `{\"until\": \"2026-01-31T12:00:00Z\"}`, not \
+                 beyond the latest moment that is allowed"
+            }
+            Self::InvalidIdempotencyKey(_) => {
+                "send it once, with 1 to 255 visible ASCII characters, such as a random UUID"
+            }
+            Self::IdempotencyConflict => {
+                "draw a new key for a new request; a repeated one must be the same in every byte of \
+                 its values, the certificate request included (only `wait_s` may differ)"
+            }
+            Self::InvalidLastEventId(_) => {
+                "send the `id` of the last event that was received, or leave the header out to get \
+                 all events"
             }
             Self::InvalidQuery(_) => "the only parameter is `wait_s`, a number of seconds",
             Self::InvalidCsr(_) => {
@@ -156,9 +245,26 @@ impl ApiError {
             Self::LeaseNotFound(_) => {
                 "`GET /v1/leases` lists the leases there are; one that ended long ago is forgotten"
             }
-            Self::NotFound => "the calls are under `/v1/leases`, `/healthz` and `/readyz`",
+            Self::LeaseEnded(_) => "`GET /v1/leases/{id}` tells why; ask for a new lease",
+            Self::LeaseNotActive(_) => {
+                "`GET /v1/leases/{id}?wait_s=` waits for it to get its machine"
+            }
+            Self::NoKeepalive(_) => {
+                "send none, or ask for a lease with `keepalive_s`; `POST /v1/leases/{id}/extend` makes \
+                 a lease last longer"
+            }
+            Self::NotFound => {
+                "the calls are under `/v1/leases`, and `/healthz`, `/readyz` and `/metrics`"
+            }
             Self::MethodNotAllowed => "the header `Allow` has those it takes",
-            Self::NoCapacity(_) => "try again later, or wait longer with a larger `wait_s`",
+            Self::StartFailed(_) => {
+                "it is the server's fault: its operator finds more in its log; trying again may help"
+            }
+            Self::TooManyStreams { .. } => {
+                "follow the lease with `GET /v1/leases/{id}?wait_s=`, or try again later"
+            }
+            Self::GuestSilent(_) => "the machine may be busy or broken; try again",
+            Self::NoCapacity { .. } => "try again later, or wait longer with a larger `wait_s`",
             Self::NotReady(_) => "`GET /readyz` tells when it can; try again then",
             Self::Stopping => "try again when it is back",
             Self::Store(StoreError::DiskFull(_)) => "free some space there; nothing was lost",
@@ -183,7 +289,8 @@ impl IntoResponse for ApiError {
     /// there the request's id is known.
     fn into_response(self) -> Response {
         let (status, code) = self.code();
-        if status.is_server_error() && code != ErrorCode::NoCapacity {
+        let expected = [ErrorCode::NoCapacity, ErrorCode::TooManyStreams];
+        if status.is_server_error() && !expected.contains(&code) {
             self.log();
         }
         let mut response = status.into_response();
@@ -204,7 +311,14 @@ impl IntoResponse for ApiError {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+            let after = match self {
+                Self::NoCapacity {
+                    estimated_wait_s: Some(estimate),
+                    ..
+                } => estimate.clamp(1, LONGEST_RETRY_AFTER_S),
+                _ => RETRY_AFTER_S,
+            };
+            headers.insert(header::RETRY_AFTER, after.into());
         }
         response.extensions_mut().insert(Problem {
             kind: "about:blank".to_owned(),

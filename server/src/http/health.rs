@@ -1,15 +1,19 @@
-//! Is the server alive, and can it serve? For probes: no token, no secrets.
+//! Is the server alive, can it serve, and how is it doing? For probes: no secrets, and no token but for
+//! the numbers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::ApiState;
+use super::error::ApiError;
 use super::readiness::Check;
+use crate::metrics;
 
 /// `GET /healthz`: it answers as long as anything does.
 pub(super) async fn alive() -> &'static str {
@@ -53,4 +57,13 @@ pub(super) async fn ready(State(api): State<Arc<ApiState>>) -> (StatusCode, Json
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(Report { ready, checks }))
+}
+
+/// `GET /metrics`: counters, gauges and histograms in the text format of OpenMetrics. What rows can
+/// tell is counted now, so that it cannot be wrong after a restart.
+pub(super) async fn metrics(State(api): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+    let (vms, leases) = api.store.snapshot().await?;
+    let text = api.metrics.text(&vms, &leases)?;
+    let kind = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
+    Ok(([kind], text).into_response())
 }

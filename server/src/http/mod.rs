@@ -2,17 +2,24 @@
 //! reconciler makes of them; they never touch the hypervisor.
 //!
 //! `router.rs` has every route on one page. A request passes `request.rs` (request id, log line,
-//! panics, the form of errors), then `auth.rs`, then a handler in the file of its resource.
+//! panics, the form of errors), then `auth.rs`, which tells whose it is, then a handler in the file of its resource.
 //! `error.rs` is the only place that turns errors into HTTP.
 
 mod auth;
 mod body;
 mod catalogue;
+mod create;
+mod deadlines;
 mod error;
+mod events;
+mod guest_logs;
 mod health;
 mod leases;
+mod lines;
 mod order;
+mod own;
 mod places;
+mod projects;
 mod readiness;
 mod request;
 mod router;
@@ -26,18 +33,26 @@ mod write_deadline;
 mod tests;
 
 pub use catalogue::{Catalogue, CatalogueError, EngineOffer};
+pub use events::MOST_STREAMS;
+pub use guest_logs::GuestLogs;
+pub use lines::{Lines, expect_clients_back};
+pub use projects::{Projects, ProjectsError};
 pub use readiness::{Check, Readiness};
 pub use router::router;
 pub use serve::serve;
 pub use token::{TokenError, TokenHash, load_or_create_token};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use remote_docker_api::{LeaseId, Queue};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::LeaseConfig;
+use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// What handlers work with.
@@ -56,8 +71,20 @@ pub struct ApiState {
     pub clock: Arc<dyn Clock>,
     /// What the server can do at present.
     pub readiness: Readiness,
-    /// The token that callers must have.
-    pub token: TokenHash,
+    /// The tokens that callers must have, and whose they are.
+    pub projects: Projects,
+    /// Where leases that wait stand, as the reconciler sees it.
+    pub outlook: watch::Receiver<Arc<BTreeMap<LeaseId, Queue>>>,
+    /// Where the logs of machines come from.
+    pub logs: Arc<dyn GuestLogs>,
+    /// What is counted and measured.
+    pub metrics: Arc<Metrics>,
+    /// Whether `/metrics` is answered to callers without a token.
+    pub metrics_public: bool,
+    /// The calls that wait for a lease.
+    pub lines: Lines,
+    /// Places for clients that follow events; [`MOST_STREAMS`] of them.
+    pub streams: Arc<Semaphore>,
     /// Work that outlives its request: wishes of clients that went away. To be waited for before
     /// the store is closed.
     pub background: TaskTracker,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use remote_docker_api::CreateLease;
+use sha2::{Digest, Sha256};
 
 use super::catalogue::Catalogue;
 use super::error::ApiError;
@@ -14,6 +16,8 @@ use crate::pki::check_csr;
 const MAX_LABELS: usize = 16;
 const MAX_NAME_BYTES: usize = 64;
 const MAX_VALUE_BYTES: usize = 256;
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const MAX_KEY_BYTES: usize = 255;
 
 /// A request that can be served as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +26,10 @@ pub(super) struct Order {
     pub(super) ttl_s: u32,
     /// How long the call waits; zero when it does not.
     pub(super) wait: Duration,
+    pub(super) keepalive_s: Option<u32>,
+    pub(super) idle_s: Option<u32>,
+    /// Digest of what is asked for, to know the same request again.
+    pub(super) digest: String,
     pub(super) client_csr_pem: String,
     pub(super) labels: BTreeMap<String, String>,
 }
@@ -31,6 +39,7 @@ pub(super) fn check(
     catalogue: &Catalogue,
     limits: &LeaseConfig,
 ) -> Result<Order, ApiError> {
+    let digest = digest(&request);
     let key = catalogue.resolve(request.engine.as_deref(), request.size.as_deref())?;
     let ttl_s = match request.ttl_s {
         None => limits.default_ttl_s,
@@ -40,12 +49,31 @@ pub(super) fn check(
         })?,
     };
     let wait = check_wait(request.wait_s, limits.default_wait_s, limits)?;
+    let (min, max) = (limits.min_keepalive_s, limits.max_keepalive_s);
+    let keepalive_s = match request.keepalive_s {
+        None => None,
+        Some(asked) => {
+            let refused = ApiError::InvalidKeepalive { asked, min, max };
+            Some(within(asked, min, max).ok_or(refused)?)
+        }
+    };
+    let (min, max) = (limits.min_idle_s, limits.max_idle_s);
+    let idle_s = match request.idle_s {
+        None => None,
+        Some(asked) => {
+            let refused = ApiError::InvalidIdle { asked, min, max };
+            Some(within(asked, min, max).ok_or(refused)?)
+        }
+    };
     check_labels(&request.labels)?;
     check_csr(&request.client_csr_pem).map_err(ApiError::InvalidCsr)?;
     Ok(Order {
         key,
         ttl_s,
         wait,
+        keepalive_s,
+        idle_s,
+        digest,
         client_csr_pem: request.client_csr_pem,
         labels: request.labels,
     })
@@ -65,6 +93,41 @@ pub(super) fn check_wait(
         })?,
     };
     Ok(Duration::from_secs(seconds.into()))
+}
+
+/// SHA-256 of everything that makes the lease what it is. Of what was asked and not of what it means
+/// here: defaults may be others after a restart. How long the caller waits is its own business.
+fn digest(request: &CreateLease) -> String {
+    let request = CreateLease {
+        wait_s: None,
+        ..request.clone()
+    };
+    // The fields have an order, and so have the labels.
+    let json = serde_json::to_vec(&request).unwrap_or_default();
+    Sha256::digest(&json)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The name that the caller gave this request, to be known again by it.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let refuse = |what| Err(ApiError::InvalidIdempotencyKey(what));
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return refuse("it is there twice");
+    }
+    let key = value.as_bytes();
+    if !(1..=MAX_KEY_BYTES).contains(&key.len()) {
+        return refuse("it has no or more than 255 characters");
+    }
+    match str::from_utf8(key) {
+        Ok(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(key.to_owned())),
+        _ => refuse("it has a character that is not visible ASCII"),
+    }
 }
 
 fn within(asked: i64, min: u32, max: u32) -> Option<u32> {

@@ -2,9 +2,10 @@
 //! in its handler is its own fault only, and an error gets its form.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use futures_util::FutureExt;
 use remote_docker_api::{PROBLEM_CONTENT_TYPE, Problem, short_code};
 use tracing::Instrument;
 
+use super::ApiState;
 use super::error::ApiError;
 use crate::clock::random_bytes;
 
@@ -19,7 +21,11 @@ use crate::clock::random_bytes;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The outermost layer.
-pub(super) async fn frame(request: Request, next: Next) -> Response {
+pub(super) async fn frame(
+    State(api): State<Arc<ApiState>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = chosen_id(request.headers()).unwrap_or_else(drawn_id);
     let method = request.method().clone();
     // The pattern, not the path: what an unknown path says is the sender's, and may be anything.
@@ -36,6 +42,7 @@ pub(super) async fn frame(request: Request, next: Next) -> Response {
             .unwrap_or_else(|_| ApiError::Panic.into_response());
         finish(&mut response, &id);
         let status = response.status().as_u16();
+        api.metrics.answered(&method, &route, status);
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         if route.starts_with("/v1/") && response.status() != StatusCode::UNAUTHORIZED {
             tracing::info!(status, duration_ms, "{method} {route} answered {status}");

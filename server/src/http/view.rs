@@ -1,11 +1,13 @@
 //! Leases as the API shows them.
 
-use remote_docker_api::{DockerEndpoint, Lease, LeaseState};
+use remote_docker_api::{DockerEndpoint, Lease, LeaseState, Queue};
+use time::Duration;
 
 use crate::lease::{Grant, LeaseEnd, LeasePhase, LeaseRow};
 
-/// The lease on the wire. `relay_host` is the relay's name or address as clients know it.
-pub(super) fn lease(row: LeaseRow, relay_host: &str) -> Lease {
+/// The lease on the wire. `relay_host` is the relay's name or address as clients know it; `queue` is
+/// where it stands if it waits.
+pub(super) fn lease(row: LeaseRow, relay_host: &str, queue: Option<Queue>) -> Lease {
     let mut view = Lease {
         id: row.id,
         state: LeaseState::Waiting,
@@ -28,7 +30,7 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str) -> Lease {
         timings: Vec::new(),
     };
     match row.phase {
-        LeasePhase::Waiting => {}
+        LeasePhase::Waiting => view.queue = queue,
         LeasePhase::Active(grant) => {
             view.state = LeaseState::Active;
             active(&mut view, *grant, relay_host);
@@ -47,6 +49,8 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str) -> Lease {
     if row.end_wish.is_some() && view.state != LeaseState::Ended {
         view.state = LeaseState::Ending;
         view.docker = None;
+        view.heartbeat_due_at = None;
+        view.queue = None;
     }
     view
 }
@@ -54,6 +58,10 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str) -> Lease {
 fn active(view: &mut Lease, grant: Grant, relay_host: &str) {
     view.ready_at = Some(grant.ready_at);
     view.expires_at = Some(grant.expires_at);
+    view.heartbeat_due_at = view
+        .keepalive_s
+        .and_then(|s| Duration::try_from(std::time::Duration::from_secs(s)).ok())
+        .and_then(|silence| grant.heartbeat_at.checked_add(silence));
     view.warm = grant.warm;
     view.timings = grant.timings;
     view.docker = Some(DockerEndpoint {

@@ -159,7 +159,8 @@ impl Store {
     }
 
     /// To be called once at the start of the server, before it serves anybody: nobody holds the line
-    /// any more for the leases that were attended. Answers how many that were.
+    /// any more for the leases that were attended. Answers how many that were. Those whose request
+    /// can be sent again stay: their clients are expected back.
     ///
     /// # Errors
     /// When the database fails.
@@ -167,7 +168,8 @@ impl Store {
         let mut tx = self.write().await?;
         let done = sqlx::query(
             "UPDATE leases SET end_wish = $1, generation = generation + 1 \
-             WHERE node_id = $2 AND state = 'waiting' AND attended = TRUE AND end_wish IS NULL",
+             WHERE node_id = $2 AND state = 'waiting' AND attended = TRUE AND end_wish IS NULL \
+             AND idempotency_key IS NULL",
         )
         .bind(EndReason::ClientGone.word())
         .bind(self.install.to_string())

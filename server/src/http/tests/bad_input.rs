@@ -47,6 +47,27 @@ async fn each_fault_has_its_code_and_writes_nothing() {
         ),
         (json!({"wait_s": 601}), Code::InvalidWait, "`wait_s` is 601"),
         (
+            json!({"keepalive_s": 4}),
+            Code::InvalidKeepalive,
+            "`keepalive_s` is 4; allowed are 5 to 3600",
+        ),
+        (
+            json!({"keepalive_s": 3601}),
+            Code::InvalidKeepalive,
+            "is 3601",
+        ),
+        (
+            json!({"keepalive_s": i64::MIN}),
+            Code::InvalidKeepalive,
+            "-9223372036854775808",
+        ),
+        (
+            json!({"idle_s": 0}),
+            Code::InvalidIdle,
+            "`idle_s` is 0; allowed are 10 to 86400",
+        ),
+        (json!({"idle_s": 86_401}), Code::InvalidIdle, "is 86401"),
+        (
             json!({"labels": Value::Object(labels(17))}),
             Code::InvalidLabels,
             "there are 17",
@@ -116,6 +137,8 @@ async fn the_limits_themselves_are_allowed() {
     for change in [
         json!({"ttl_s": 1}),
         json!({"ttl_s": 86_400}),
+        json!({"keepalive_s": 5, "idle_s": 10}),
+        json!({"keepalive_s": 3600, "idle_s": 86_400}),
         json!({ "labels": labels }),
         json!({"client_csr_pem": include_str!("../../pki/fixtures/rsa-2048.pem")}),
     ] {

@@ -1,6 +1,6 @@
 //! What all answers have in common, and the paths that need no token.
 
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
 use super::*;
@@ -63,9 +63,10 @@ async fn every_answer_names_its_request() {
 
 #[tokio::test]
 async fn a_panic_is_the_fault_of_its_request_only() {
+    let fixture = Fixture::new().await;
     let router = Router::new()
         .route("/now", get(|| async { boom("secret") }))
-        .layer(from_fn(request::frame));
+        .layer(from_fn_with_state(fixture.api.clone(), request::frame));
     let request = || Request::get("/now").body(Body::empty()).unwrap();
     for _ in 0..2 {
         let answer = send(router.clone(), request()).await;

@@ -2,22 +2,29 @@
 
 mod auth;
 mod bad_input;
+mod deadlines;
+mod events;
 mod framing;
+mod guest_logs;
+mod idempotency;
 mod leases;
 mod logs;
+mod metrics;
+mod projects;
+mod queue;
 mod reconciler;
 mod token;
 mod waiting;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use rcgen::{CertificateParams, KeyPair};
-use remote_docker_api::{ErrorCode, PROBLEM_CONTENT_TYPE, Problem};
+use remote_docker_api::{ErrorCode, Lease, PROBLEM_CONTENT_TYPE, Problem};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -33,11 +40,18 @@ const TOKEN: &str = "rdt_0123456789abcdef0123456789abcdef";
 /// Far beyond anything that goes well, so that only what hangs runs into it.
 const FAR: Duration = Duration::from_secs(30);
 
-struct FixedClock;
+/// Shows [`NOW`] until it is set.
+struct SetClock(Mutex<OffsetDateTime>);
 
-impl Clock for FixedClock {
+impl SetClock {
+    fn set(&self, now: OffsetDateTime) {
+        *self.0.lock().unwrap() = now;
+    }
+}
+
+impl Clock for SetClock {
     fn now(&self) -> OffsetDateTime {
-        NOW
+        *self.0.lock().unwrap()
     }
 }
 
@@ -45,7 +59,10 @@ impl Clock for FixedClock {
 struct Fixture {
     api: Arc<ApiState>,
     router: Router,
-    _folder: TempDir,
+    outlook: watch::Sender<Arc<BTreeMap<LeaseId, Queue>>>,
+    logs: Arc<guest_logs::FakeLogs>,
+    clock: Arc<SetClock>,
+    folder: TempDir,
 }
 
 /// What came back.
@@ -58,7 +75,11 @@ struct Answer {
 
 impl Fixture {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap()).await
+    }
+
+    /// A server on the state of one before.
+    async fn on(folder: TempDir) -> Self {
         let store = Store::open(&folder.path().join("state.db")).await.unwrap();
         let config = Config::default();
         let engines = [("26", "26.1.5"), ("28", "28.5.0")].map(|(name, version)| EngineOffer {
@@ -67,23 +88,59 @@ impl Fixture {
         });
         let readiness = Readiness::new(["hypervisor"]);
         readiness.set("hypervisor", Check::Ok);
+        let outlook = watch::Sender::default();
+        let logs = Arc::new(guest_logs::FakeLogs::default());
+        let clock = Arc::new(SetClock(Mutex::new(NOW)));
         let api = Arc::new(ApiState {
             store: Arc::new(store),
             catalogue: Catalogue::new(engines.into(), Some("26"), config.sizes, "small").unwrap(),
             lease: config.lease,
             max_body_bytes: config.http.max_body_bytes,
             relay_host: config.relay.advertised_host(),
-            clock: Arc::new(FixedClock),
+            clock: clock.clone(),
             readiness,
-            token: TokenHash::of(TOKEN.as_bytes()),
+            projects: Projects::only_default(TokenHash::of(TOKEN.as_bytes())),
+            outlook: outlook.subscribe(),
+            logs: logs.clone(),
+            metrics: Arc::new(Metrics::new()),
+            metrics_public: false,
+            lines: Lines::default(),
+            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
             background: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
         Self {
             router: router(api.clone()),
             api,
-            _folder: folder,
+            outlook,
+            logs,
+            clock,
+            folder,
         }
+    }
+
+    /// Changes what the API works with; to be called before anything is asked of it.
+    fn with(mut self, change: impl FnOnce(&mut ApiState)) -> Self {
+        // The router has the other reference.
+        self.router = Router::new();
+        change(Arc::get_mut(&mut self.api).unwrap());
+        self.router = router(self.api.clone());
+        self
+    }
+
+    /// The machine of this lease is ready.
+    async fn grant(&self, id: LeaseId) {
+        let row = self.api.store.lease(id).await.unwrap().unwrap();
+        reconciler::grant(&self.api.store, &row).await;
+    }
+
+    /// An active lease, with these members in its request.
+    async fn active(&self, changes: Value) -> Lease {
+        let mut changes = changes;
+        changes["wait_s"] = 0.into();
+        let lease: Lease = self.post(order(changes)).await.json();
+        self.grant(lease.id).await;
+        self.get(&format!("/v1/leases/{}", lease.id)).await.json()
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -130,8 +187,12 @@ impl Fixture {
 }
 
 async fn send(router: Router, request: Request<Body>) -> Answer {
+    send_within(FAR, router, request).await
+}
+
+async fn send_within(limit: Duration, router: Router, request: Request<Body>) -> Answer {
     let response = router.oneshot(request);
-    let response = tokio::time::timeout(FAR, response).await;
+    let response = tokio::time::timeout(limit, response).await;
     let (parts, body) = response.expect("no answer").unwrap().into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     Answer {

@@ -56,9 +56,10 @@ pub(super) async fn grant(store: &Store, lease: &LeaseRow) {
     let until = NOW + time::Duration::seconds(lease.ttl_s.into());
     let ca = VmCa::generate(id, NOW, until).unwrap();
     let name = lease.id.to_string();
+    let taken = store.used_ports().await.unwrap();
     let grant = Grant {
         vm: id,
-        port: 23_760,
+        port: (23_760..).find(|port| !taken.contains(port)).unwrap(),
         ca_pem: ca.ca_pem(),
         cert_pem: ca
             .sign_client(&lease.client_csr_pem, &name, NOW, until)

@@ -6,7 +6,7 @@ use remote_docker_api::EndReason;
 
 use super::*;
 use crate::lease::{DestroyReason, LeasePhase};
-use crate::store::{StoreError, Wish};
+use crate::store::{Idempotency, StoreError, Wish};
 
 #[tokio::test]
 async fn a_lease_that_never_had_a_vm_ends_without_one() {
@@ -86,12 +86,21 @@ async fn a_start_of_the_server_gives_up_those_whose_line_it_cut() {
         ..new_lease(3)
     };
     let polled = insert(&store, &polled).await;
+    let repeatable = NewLease {
+        idempotency: Some(Idempotency {
+            key: "job-7".to_owned(),
+            digest: "d".to_owned(),
+        }),
+        ..new_lease(4)
+    };
+    let repeatable = insert(&store, &repeatable).await;
     assert_eq!(store.startup().await.unwrap(), 1);
     assert_eq!(store.startup().await.unwrap(), 0);
     let wish = async |lease: LeaseRow| store.lease(lease.id).await.unwrap().unwrap().end_wish;
     assert_eq!(wish(held).await, None);
     assert_eq!(wish(attended).await, Some(EndReason::ClientGone));
     assert_eq!(wish(polled).await, None);
+    assert_eq!(wish(repeatable).await, None);
 }
 
 #[tokio::test]

@@ -1,0 +1,235 @@
+//! `POST /v1/leases`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use remote_docker_api::{CreateLease, EndReason, LeaseId, Queue};
+use time::OffsetDateTime;
+
+use super::ApiState;
+use super::body::JsonBody;
+use super::error::ApiError;
+use super::lines::Line;
+use super::order::{self, Order};
+use super::own;
+use super::projects::Project;
+use super::wait::{Waited, wait_until};
+use crate::clock::random_bytes;
+use crate::failpoint;
+use crate::lease::{LeasePhase, LeaseRow};
+use crate::store::{Idempotency, Inserted, NewLease};
+
+/// How long a call that does not wait is held so that it can tell the new lease's place in the queue.
+const OUTLOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How much of what machines that failed had said goes into an answer, in characters.
+const DETAIL_CHARS: usize = 4000;
+
+/// `POST /v1/leases`: 201 with an active lease, 202 with a waiting one if the call does not wait, or
+/// 200 with the lease that the same request made before.
+pub(super) async fn create(
+    State(api): State<Arc<ApiState>>,
+    project: Project,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<CreateLease>,
+) -> Result<Response, ApiError> {
+    let key = order::idempotency_key(&headers)?;
+    let repeatable = key.is_some();
+    let order = order::check(request, &api.catalogue, &api.lease)?;
+    if api.stopping.is_cancelled() {
+        return Err(ApiError::Stopping);
+    }
+    if let Some(failures) = api.readiness.failures() {
+        return Err(ApiError::NotReady(failures));
+    }
+    let wait = order.wait;
+    let new = new_lease(&api, project, key, order)?;
+    let line = Line::hold(api.clone(), new.id, repeatable);
+    match api.store.insert_lease(&new).await? {
+        Inserted::New(row) => {
+            failpoint::hit("lease-inserted");
+            tracing::info!(lease = %new.id, "lease {} is asked for", new.id);
+            follow(&api, Some(line), row, wait, StatusCode::CREATED).await
+        }
+        Inserted::Known(row) => {
+            // No lease has the drawn id, so nobody misses that line.
+            line.answered();
+            tracing::info!(lease = %row.id, "lease {} is asked for again", row.id);
+            again(&api, row, wait).await
+        }
+        Inserted::Conflict => {
+            line.answered();
+            Err(ApiError::IdempotencyConflict)
+        }
+    }
+}
+
+/// Answers a request that was sent before, with the lease that it made then.
+async fn again(api: &Arc<ApiState>, row: LeaseRow, wait: Duration) -> Result<Response, ApiError> {
+    let line = Line::hold(api.clone(), row.id, true);
+    let id = row.id;
+    // Looked at after the line was taken: whoever waits from here on, waits together with the first
+    // caller or after it has gone.
+    let row = api.store.lease(id).await?.ok_or(ApiError::Vanished(id))?;
+    if is_decided(&row) {
+        line.answered();
+        return Ok(answer(api, StatusCode::OK, row));
+    }
+    if row.attended {
+        return follow(api, Some(line), row, wait, StatusCode::OK).await;
+    }
+    // The first caller has its answer already: the lease stands without anybody on the line.
+    line.answered();
+    follow(api, None, row, wait, StatusCode::OK).await
+}
+
+/// Waits with the client for its machine, if it wants to, and answers. Without a line the lease is
+/// not the caller's to give up.
+async fn follow(
+    api: &Arc<ApiState>,
+    line: Option<Line>,
+    row: LeaseRow,
+    wait: Duration,
+    granted: StatusCode,
+) -> Result<Response, ApiError> {
+    let answered = |line: Option<Line>| line.into_iter().for_each(Line::answered);
+    if wait.is_zero() {
+        answered(line);
+        await_outlook(api, row.id).await;
+        return Ok(answer(api, StatusCode::ACCEPTED, row));
+    }
+    match wait_until(api, row.id, wait, is_decided).await? {
+        Waited::Arrived(row) if is_granted(&row) => {
+            answered(line);
+            Ok(answer(api, granted, row))
+        }
+        Waited::Arrived(row) => {
+            answered(line);
+            Err(given_up(api, &row))
+        }
+        Waited::TimedOut(row) => {
+            let told = given_up(api, &row);
+            if line.as_ref().is_some_and(Line::is_last) {
+                // The reconciler gives it up at the same moment; whoever is first.
+                api.store.wish_end(row.id, EndReason::WaitTimeout).await?;
+                answered(line);
+            }
+            Err(told)
+        }
+        // The line drops: the client is told that it gets nothing.
+        Waited::Stopping => Err(ApiError::Stopping),
+    }
+}
+
+fn new_lease(
+    api: &ApiState,
+    Project(project): Project,
+    key: Option<String>,
+    order: Order,
+) -> Result<NewLease, ApiError> {
+    let now = api.clock.now();
+    let attended = !order.wait.is_zero();
+    // A lease that nobody holds the line for waits as long as one could.
+    let wait_until: OffsetDateTime = if attended {
+        now + order.wait
+    } else {
+        now + time::Duration::seconds(api.lease.max_wait_s.into())
+    };
+    let digest = order.digest;
+    Ok(NewLease {
+        id: LeaseId::from_bits(u64::from_be_bytes(random_bytes()?)),
+        project: project.to_string(),
+        key: order.key,
+        ttl_s: order.ttl_s,
+        keepalive_s: order.keepalive_s,
+        idle_s: order.idle_s,
+        idempotency: key.map(|key| Idempotency { key, digest }),
+        labels: order.labels,
+        client_csr_pem: order.client_csr_pem,
+        created_at: now,
+        wait_until,
+        attended,
+    })
+}
+
+/// Gives the reconciler a moment to say where the new lease stands.
+async fn await_outlook(api: &ApiState, id: LeaseId) {
+    let mut outlook = api.outlook.clone();
+    let known = outlook.wait_for(|outlook| outlook.contains_key(&id));
+    // Without it the answer is as good, only shorter.
+    let _ = tokio::time::timeout(OUTLOOK_PAUSE, known).await;
+}
+
+/// Whether waiting for a machine is over, one way or the other.
+fn is_decided(row: &LeaseRow) -> bool {
+    !matches!(row.phase, LeasePhase::Waiting) || row.end_wish.is_some()
+}
+
+fn is_granted(row: &LeaseRow) -> bool {
+    matches!(row.phase, LeasePhase::Active(_)) && row.end_wish.is_none()
+}
+
+/// Why a lease came to nothing.
+fn given_up(api: &ApiState, row: &LeaseRow) -> ApiError {
+    let (reason, detail) = match &row.phase {
+        LeasePhase::Ending { end, .. } | LeasePhase::Ended { end, .. } => {
+            (Some(end.reason), end.detail.as_deref())
+        }
+        LeasePhase::Waiting | LeasePhase::Active(_) => (row.end_wish, None),
+    };
+    let what = match reason {
+        Some(EndReason::StartFailed) => return start_failed(row, detail),
+        None | Some(EndReason::WaitTimeout) => format!(
+            "no `{}` machine with engine {} became ready in time",
+            row.key.size, row.key.engine
+        ),
+        Some(EndReason::Released) => {
+            format!("lease {} was given back while it waited", row.id)
+        }
+        Some(_) => format!("lease {} ended while it waited", row.id),
+    };
+    let queue = api.outlook.borrow().get(&row.id).cloned();
+    let place = queue.as_ref().map_or_else(String::new, place);
+    let detail = match api.readiness.troubles() {
+        Some(why) => format!("{what}{place} ({why})"),
+        None => format!("{what}{place}: all that the host can hold are in use or still starting"),
+    };
+    let estimated_wait_s = queue.and_then(|queue| queue.estimated_wait_s);
+    ApiError::NoCapacity {
+        detail,
+        estimated_wait_s,
+    }
+}
+
+fn place(queue: &Queue) -> String {
+    let place = format!("; it was number {} in the queue", queue.position);
+    match queue.estimated_wait_s {
+        Some(seconds) => format!("{place}, with about {seconds} s to wait"),
+        None => place,
+    }
+}
+
+fn start_failed(row: &LeaseRow, detail: Option<&str>) -> ApiError {
+    let what = format!(
+        "one `{}` machine with engine {} after the other failed to become ready",
+        row.key.size, row.key.engine
+    );
+    ApiError::StartFailed(match detail {
+        // What was said last says most.
+        Some(detail) => {
+            let skipped = detail.chars().count().saturating_sub(DETAIL_CHARS);
+            let end: String = detail.chars().skip(skipped).collect();
+            format!("{what}: {end}")
+        }
+        None => what,
+    })
+}
+
+fn answer(api: &ApiState, status: StatusCode, row: LeaseRow) -> Response {
+    let location = format!("/v1/leases/{}", row.id);
+    let body = Json(own::show(api, row));
+    (status, [(header::LOCATION, location)], body).into_response()
+}

@@ -1,0 +1,96 @@
+//! `POST /v1/leases/{id}/heartbeat` and `…/extend`: both answer the lease with its deadlines.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use remote_docker_api::{ExtendLease, Lease};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use super::ApiState;
+use super::body::JsonBody;
+use super::error::ApiError;
+use super::own::{self, OwnLease};
+use crate::lease::{Grant, LeasePhase, LeaseRow};
+use crate::store::Moved;
+
+/// `POST /v1/leases/{id}/heartbeat`: its holder is there.
+pub(super) async fn heartbeat(
+    State(api): State<Arc<ApiState>>,
+    OwnLease(row): OwnLease,
+) -> Result<Json<Lease>, ApiError> {
+    let moved = api.store.heartbeat(row.id, api.clock.now()).await?;
+    answer(&api, row, moved)
+}
+
+/// `POST /v1/leases/{id}/extend`: it lasts at least until then.
+pub(super) async fn extend(
+    State(api): State<Arc<ApiState>>,
+    OwnLease(row): OwnLease,
+    JsonBody(request): JsonBody<ExtendLease>,
+) -> Result<Json<Lease>, ApiError> {
+    let now = api.clock.now();
+    let until = until(&request, now)?;
+    let grant = match &row.phase {
+        LeasePhase::Active(grant) if row.end_wish.is_none() => grant,
+        _ => return Err(not_active(&row)),
+    };
+    let until = within_policy(until, grant, api.lease.max_ttl_s)?;
+    let moved = api.store.extend(row.id, until, now).await?;
+    if let Moved::Done(row) = &moved {
+        tracing::info!(lease = %row.id, "lease {} is to last until {until}", row.id);
+    }
+    answer(&api, row, moved)
+}
+
+/// The moment that is asked for; `None` when it is beyond the end of the calendar.
+fn until(request: &ExtendLease, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, ApiError> {
+    let refuse = |what: &str| Err(ApiError::InvalidExtension(what.to_owned()));
+    match (request.remaining_s, request.until) {
+        (Some(_), Some(_)) => refuse("there are both `remaining_s` and `until`; one is expected"),
+        (None, None) => refuse("there is neither `remaining_s` nor `until`; one is expected"),
+        (Some(..=0), None) => refuse("`remaining_s` is not above zero"),
+        (Some(seconds), None) => Ok(now.checked_add(Duration::seconds(seconds))),
+        (None, Some(until)) => Ok(Some(until)),
+    }
+}
+
+/// What a lease has already is allowed in any case, also where the policy was changed meanwhile.
+fn within_policy(
+    until: Option<OffsetDateTime>,
+    grant: &Grant,
+    max_ttl_s: u32,
+) -> Result<OffsetDateTime, ApiError> {
+    let whole_life = Duration::seconds(max_ttl_s.into());
+    let policy = grant.ready_at.checked_add(whole_life);
+    let latest = policy.map_or(grant.expires_at, |policy| policy.max(grant.expires_at));
+    match until {
+        Some(until) if until <= latest => Ok(until),
+        _ => {
+            let latest = latest.format(&Rfc3339).unwrap_or_default();
+            Err(ApiError::InvalidExtension(format!(
+                "the lease can last until {latest} at the latest: {max_ttl_s} s from when it was \
+                 ready"
+            )))
+        }
+    }
+}
+
+fn answer(api: &ApiState, seen: LeaseRow, moved: Moved) -> Result<Json<Lease>, ApiError> {
+    match moved {
+        Moved::Done(row) => Ok(Json(own::show(api, row))),
+        Moved::NotActive(row) => Err(not_active(&row)),
+        Moved::NoKeepalive => Err(ApiError::NoKeepalive(seen.id)),
+        Moved::Unknown => Err(ApiError::LeaseNotFound(seen.id)),
+    }
+}
+
+/// Why a call that needs an active lease can do nothing.
+pub(super) fn not_active(row: &LeaseRow) -> ApiError {
+    if row.phase == LeasePhase::Waiting && row.end_wish.is_none() {
+        ApiError::LeaseNotActive(row.id)
+    } else {
+        ApiError::LeaseEnded(row.id)
+    }
+}

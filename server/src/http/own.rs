@@ -1,0 +1,58 @@
+//! The lease that a path names, if it is the caller's.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use remote_docker_api::{Lease, LeaseId};
+
+use super::ApiState;
+use super::error::ApiError;
+use super::projects::Project;
+use super::view;
+use crate::lease::LeaseRow;
+
+/// The lease of `{id}` in the path. One of another project is not there: its existence is nobody
+/// else's business.
+pub(super) struct OwnLease(pub(super) LeaseRow);
+
+impl FromRequestParts<Arc<ApiState>> for OwnLease {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        api: &Arc<ApiState>,
+    ) -> Result<Self, Self::Rejection> {
+        let Project(project) = project(parts)?;
+        let id = Path::<String>::from_request_parts(parts, api).await;
+        // What is not even UTF-8 is no id either.
+        let id: LeaseId = id.map_or_else(|_| String::new(), |Path(id)| id).parse()?;
+        match api.store.lease(id).await? {
+            Some(row) if *row.project == *project => Ok(Self(row)),
+            _ => Err(ApiError::LeaseNotFound(id)),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<ApiState>> for Project {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &Arc<ApiState>,
+    ) -> Result<Self, Self::Rejection> {
+        project(parts)
+    }
+}
+
+/// A route that forgot to ask for a token serves nobody.
+fn project(parts: &Parts) -> Result<Project, ApiError> {
+    let project = parts.extensions.get::<Project>();
+    project.cloned().ok_or(ApiError::NoToken)
+}
+
+/// The lease as its holder sees it now.
+pub(super) fn show(api: &ApiState, row: LeaseRow) -> Lease {
+    let queue = api.outlook.borrow().get(&row.id).cloned();
+    view::lease(row, &api.relay_host, queue)
+}
