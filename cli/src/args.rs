@@ -105,6 +105,10 @@ pub(crate) struct LeaseArgs {
     /// How long to wait for a machine [default: 2m]
     #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
     pub(crate) wait: Option<Duration>,
+    /// Give the machine up when for so long nobody used its Docker, no container ran and no build was
+    /// under way [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
+    pub(crate) idle: Option<Duration>,
     /// Words that `list` shows with the lease; may be given more than once
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     pub(crate) labels: Vec<(String, String)>,
@@ -115,6 +119,13 @@ pub(crate) struct LeaseArgs {
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) lease: LeaseArgs,
+    /// Give the machine up when no heartbeat came for so long; sending them to
+    /// /v1/leases/LEASE/heartbeat is then up to you [default: none is expected]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
+    pub(crate) keepalive: Option<Duration>,
+    /// Name of this request, unique for each: a second one of the same name gets no second machine
+    #[arg(long, value_name = "KEY", value_parser = parse_idempotency_key)]
+    pub(crate) idempotency_key: Option<String>,
     /// What to print [default: sh]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) format: Option<StartFormat>,
@@ -134,6 +145,10 @@ pub(crate) enum StartFormat {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) lease: LeaseArgs,
+    /// How long the server keeps the machine without a sign of life from here; one is sent every third
+    /// of it [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
+    pub(crate) keepalive: Option<Duration>,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
@@ -209,6 +224,14 @@ fn parse_positive(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("it must be longer than nothing".to_owned()),
         duration => Ok(duration),
+    }
+}
+
+fn parse_idempotency_key(text: &str) -> Result<String, String> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("a key has 1 to 255 visible ASCII characters and no blank".to_owned())
     }
 }
 

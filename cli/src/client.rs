@@ -1,6 +1,7 @@
 //! The calls of the server's API.
 
 use std::future::{Future, pending};
+use std::pin::pin;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -11,7 +12,7 @@ use remote_docker_api::{
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Settings, Token};
 use crate::server_url::ServerUrl;
@@ -19,6 +20,11 @@ use crate::transport::{Answer, Exchange, TransportError, exchange};
 
 /// How long a request that was given up is read on.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// A request with a name is sent again for so long after the first failure; a server that restarts
+/// keeps its place for as long.
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// Pause before that.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Pause before a release that failed is tried again.
 const RELEASE_PAUSE: Duration = Duration::from_millis(250);
 /// A release is tried for so long at most.
@@ -81,8 +87,17 @@ impl ApiError {
         }
     }
 
+    /// Whether a server that goes on where it was would answer the same call when it is back.
+    fn is_loss_of_touch(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } => true,
+            Self::Refused(problem) => problem.code == ErrorCode::NotReady,
+            _ => false,
+        }
+    }
+
     /// Whether the same call may have success a moment later.
-    fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } => true,
             Self::Refused(problem) => problem.status >= 500,
@@ -141,20 +156,54 @@ impl Client {
         }
     }
 
-    /// `POST /v1/leases`, waiting for a machine as long as `body` says, until `give_up` resolves.
+    /// `POST /v1/leases`, waiting for a machine as long as `body` says, until `give_up` resolves. With
+    /// a name for the request it is sent again when the server goes away meanwhile.
     ///
     /// # Errors
     /// As for any call, or that it was given up.
     pub(crate) async fn create<R>(
         &self,
         body: &CreateLease,
+        idempotency_key: Option<&str>,
+        give_up: impl Future<Output = R>,
+    ) -> Result<Lease, NotLeased<R>> {
+        let mut give_up = pin!(give_up);
+        let mut until = None;
+        loop {
+            let once = self.create_once(body, idempotency_key, &mut give_up);
+            let error = match once.await {
+                Err(NotLeased::Failed(error)) => error,
+                result => return result,
+            };
+            // Without a name the server could not know that it is the same request.
+            let until = *until.get_or_insert_with(|| Instant::now() + RETRY_LIMIT);
+            let again = idempotency_key.is_some() && error.is_loss_of_touch();
+            if !again || Instant::now() + RETRY_PAUSE > until {
+                return Err(NotLeased::Failed(error));
+            }
+            tokio::select! {
+                reason = &mut give_up => return Err(NotLeased::GivenUp(reason, None)),
+                () = sleep(RETRY_PAUSE) => {}
+            }
+        }
+    }
+
+    async fn create_once<R>(
+        &self,
+        body: &CreateLease,
+        idempotency_key: Option<&str>,
         give_up: impl Future<Output = R>,
     ) -> Result<Lease, NotLeased<R>> {
         let wait = Duration::from_secs(body.wait_s.unwrap_or(0).unsigned_abs());
         let limit = wait.saturating_add(self.timeout);
         let json =
             serde_json::to_vec(body).map_err(|error| NotLeased::Failed(self.encoding(error)))?;
-        let request = self.request(Method::POST, "/v1/leases", json);
+        let mut request = self.request(Method::POST, "/v1/leases", json);
+        // The command line takes visible ASCII only, which always is a value.
+        let key = idempotency_key.and_then(|key| header::HeaderValue::from_str(key).ok());
+        if let Some(key) = key {
+            request.headers_mut().insert("idempotency-key", key);
+        }
         let mut why = None;
         let end = async {
             tokio::select! {
@@ -190,6 +239,21 @@ impl Client {
             Ok(lease)
         } else {
             Err(self.unusable("it is about another lease", None))
+        }
+    }
+
+    /// `POST /v1/leases/{id}/heartbeat`, within `limit`.
+    ///
+    /// # Errors
+    /// As for any call; `lease_ended` and others when there is nothing to keep alive.
+    pub(crate) async fn heartbeat(&self, id: LeaseId, limit: Duration) -> Result<(), ApiError> {
+        let path = format!("/v1/leases/{id}/heartbeat");
+        let limit = limit.min(self.timeout);
+        let answer = self.call(Method::POST, &path, limit).await?;
+        if answer.status.is_success() {
+            Ok(())
+        } else {
+            Err(self.refused(&answer))
         }
     }
 

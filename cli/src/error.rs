@@ -46,6 +46,11 @@ pub(crate) enum CliError {
     },
     #[error("cannot wait for the command")]
     Wait(#[source] io::Error),
+    #[error("the lease {lease} of this idempotency key is over: {why}")]
+    Over {
+        lease: remote_docker_api::LeaseId,
+        why: &'static str,
+    },
     #[error("the lease is given back, but its machine was still there after {0} s")]
     StillThere(u64),
 }
@@ -72,6 +77,7 @@ impl CliError {
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
             Self::Spawn { .. } => 126,
             Self::StillThere(_) => 69,
+            Self::Over { .. } => 65,
         }
     }
 
@@ -98,6 +104,7 @@ impl CliError {
                 "name one (`setup-remote-docker list` shows them), or set REMOTE_DOCKER_LEASE"
             }
             Self::BadLeaseId { .. } => "`setup-remote-docker list` shows the leases",
+            Self::Over { .. } => "choose a new --idempotency-key for a new machine",
             Self::StillThere(_) => "the server goes on with it; its log says what is in the way",
             _ => return Vec::new(),
         };

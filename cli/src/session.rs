@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::error::CliError;
 use crate::keys::ClientKey;
 use crate::lease_dir::{Base, LeaseDir};
-use crate::output::{Ready, is_docker_host, moment};
+use crate::output::{Ready, end_reason, is_docker_host, moment};
 use crate::signals::{Caught, Signals};
 use crate::ui::{Ui, in_one_line};
 
@@ -24,6 +24,15 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) environment: Environment,
     pub(crate) ui: Ui,
+}
+
+/// What a command asks of its lease beside what [`LeaseArgs`] say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Terms<'a> {
+    /// How often heartbeats are expected.
+    pub(crate) keepalive: Option<Duration>,
+    /// What the server is to know the request by.
+    pub(crate) idempotency_key: Option<&'a str>,
 }
 
 /// An active lease with its folder written.
@@ -88,16 +97,20 @@ impl Session {
     pub(crate) async fn open(
         context: &Context,
         args: &LeaseArgs,
+        terms: Terms<'_>,
         signals: &mut Signals,
     ) -> Result<Self, CliError> {
         // What can fail here is tried before a machine is taken.
         let base = Base::prepare(&context.environment)?;
         let key = ClientKey::generate()?;
-        let request = request(&context.settings, args, &key)?;
+        let request = request(&context.settings, args, terms, &key)?;
 
         context.ui.progress("waiting for a machine …");
         let asked_at = Instant::now();
-        let lease = match context.client.create(&request, signals.next()).await {
+        let created = context
+            .client
+            .create(&request, terms.idempotency_key, signals.next());
+        let lease = match created.await {
             Ok(lease) => lease,
             Err(NotLeased::Failed(error)) => {
                 if let ApiError::Unusable {
@@ -144,6 +157,13 @@ impl Session {
         lease: &Lease,
     ) -> Result<(String, LeaseDir), CliError> {
         let unusable = |what| CliError::from(context.client.unusable(what, Some(lease.id)));
+        if matches!(lease.state, LeaseState::Ending | LeaseState::Ended) {
+            // Only a request that was sent twice is answered so.
+            return Err(CliError::Over {
+                lease: lease.id,
+                why: end_reason(lease.end_reason),
+            });
+        }
         if lease.state != LeaseState::Active {
             return Err(unusable("the lease in it is not active"));
         }
@@ -194,6 +214,7 @@ impl Session {
 fn request(
     settings: &Settings,
     args: &LeaseArgs,
+    terms: Terms<'_>,
     key: &ClientKey,
 ) -> Result<CreateLease, CliError> {
     let mut labels = BTreeMap::new();
@@ -207,8 +228,8 @@ fn request(
         size: args.size.clone().or_else(|| settings.size.clone()),
         ttl_s: args.ttl.or(settings.ttl).map(whole_seconds),
         wait_s: Some(whole_seconds(args.wait.unwrap_or(settings.wait))),
-        keepalive_s: None,
-        idle_s: None,
+        keepalive_s: terms.keepalive.map(whole_seconds),
+        idle_s: args.idle.map(whole_seconds),
         client_csr_pem: key.csr_pem().to_owned(),
         labels,
     })

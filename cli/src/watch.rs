@@ -1,9 +1,12 @@
-//! Looks after a lease while a command uses it: warns before it expires, and tells why it is over.
+//! Looks after a lease while a command uses it: sends heartbeats, warns before it expires, and tells why
+//! it is over.
 
 use std::future::pending;
+use std::pin::pin;
 use std::time::Duration;
 
-use remote_docker_api::{ErrorCode, Lease, LeaseState};
+use remote_docker_api::{ErrorCode, Lease, LeaseId, LeaseState};
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::Client;
@@ -18,15 +21,78 @@ const POLL_WAIT: Duration = Duration::from_secs(30);
 const POLL_PACE: Duration = Duration::from_secs(1);
 /// Pause after a question that failed; the server may be restarting.
 const POLL_PAUSE: Duration = Duration::from_secs(5);
+/// Pause after a heartbeat that failed.
+const HEARTBEAT_PAUSE: Duration = Duration::from_secs(2);
 
-/// Resolves when the lease is over and that has been said.
+/// Resolves when the lease is over and that has been said. Sends heartbeats until then, if the server
+/// expects them.
 pub(crate) async fn watch(client: &Client, lease: &Lease, received_at: Instant, ui: Ui) {
     tokio::select! {
-        () = warn_before_end(lease, received_at, ui) => {}
-        why = wait_for_end(client, lease) => ui.warn(&format!(
+        () = keep_alive(client, lease) => {}
+        why = follow(client, lease, received_at, ui) => ui.warn(&format!(
             "the lease {} is over: {why}; the command goes on without its machine",
             lease.id
         )),
+    }
+}
+
+/// Sends heartbeats, and never resolves: that the lease is over is for [`follow`] to find out, which
+/// learns why.
+async fn keep_alive(client: &Client, lease: &Lease) {
+    let Some(keepalive_s) = lease.keepalive_s else {
+        return pending().await;
+    };
+    let pace = Duration::from_secs(keepalive_s) / 3;
+    loop {
+        sleep(pace).await;
+        loop {
+            match client.heartbeat(lease.id, pace).await {
+                Ok(()) => break,
+                // The server may be restarting, and does not count the time that it was away.
+                Err(error) if error.may_pass() => sleep(HEARTBEAT_PAUSE.min(pace)).await,
+                Err(_) => return pending().await,
+            }
+        }
+    }
+}
+
+/// Follows the lease to its end and gives the reason; warns before, each time that the end is near and
+/// is not the one that was warned of before.
+async fn follow(client: &Client, lease: &Lease, received_at: Instant, ui: Ui) -> &'static str {
+    let mut ends = Ends::of(lease);
+    let mut warned = None;
+    loop {
+        let mut look = pin!(look(client, lease));
+        let next = loop {
+            tokio::select! {
+                next = &mut look => break next,
+                () = near_end(&ends, received_at), if warned != Some(ends.at) => {
+                    warn(lease.id, &ends, ui);
+                    warned = Some(ends.at);
+                }
+            }
+        };
+        match next {
+            // Somebody may have extended it.
+            Ok(lease) => ends = Ends::of(&lease),
+            Err(why) => return why,
+        }
+    }
+}
+
+/// When a lease ends unless something happens.
+struct Ends {
+    at: Option<OffsetDateTime>,
+    /// Counted from when it was ready.
+    left: Duration,
+}
+
+impl Ends {
+    fn of(lease: &Lease) -> Self {
+        Self {
+            at: lease.expires_at,
+            left: time_left(lease),
+        }
     }
 }
 
@@ -44,33 +110,37 @@ fn warning_after(left: Duration) -> Duration {
     left - WARNING_AHEAD.min(left / 2)
 }
 
-async fn warn_before_end(lease: &Lease, received_at: Instant, ui: Ui) {
-    let left = time_left(lease);
-    let after = warning_after(left);
-    if let Some(at) = received_at.checked_add(after) {
-        sleep_until(at).await;
-        let end = lease
-            .expires_at
-            .map_or_else(String::new, |at| format!(" at {}", moment(at)));
-        ui.warn(&format!(
-            "the lease {} expires in {} s{end}; its machine and everything on it go then",
-            lease.id,
-            (left - after).as_secs()
-        ));
+async fn near_end(ends: &Ends, received_at: Instant) {
+    match received_at.checked_add(warning_after(ends.left)) {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
-    pending().await
 }
 
-async fn wait_for_end(client: &Client, lease: &Lease) -> &'static str {
+fn warn(lease: LeaseId, ends: &Ends, ui: Ui) {
+    let end = ends
+        .at
+        .map_or_else(String::new, |at| format!(" at {}", moment(at)));
+    ui.warn(&format!(
+        "the lease {lease} expires in {} s{end}; its machine and everything on it go then",
+        (ends.left - warning_after(ends.left)).as_secs()
+    ));
+}
+
+/// The lease after its next change, or a while later; or why it is over.
+async fn look(client: &Client, lease: &Lease) -> Result<Lease, &'static str> {
     loop {
         let asked_at = Instant::now();
         match client.show(lease.id, POLL_WAIT).await {
             Ok(now) if matches!(now.state, LeaseState::Ending | LeaseState::Ended) => {
-                return end_reason(now.end_reason);
+                return Err(end_reason(now.end_reason));
             }
-            Ok(_) => sleep_until(asked_at + POLL_PACE).await,
+            Ok(now) => {
+                sleep_until(asked_at + POLL_PACE).await;
+                return Ok(now);
+            }
             Err(error) if error.code() == Some(ErrorCode::LeaseNotFound) => {
-                return "the server does not know it any more";
+                return Err("the server does not know it any more");
             }
             // Not being able to ask says nothing about the machine.
             Err(_) => sleep(POLL_PAUSE).await,

@@ -4,11 +4,15 @@
 //! suspended with Ctrl-Z, and gets the terminal's Ctrl-C like any command of the shell. A signal
 //! of the terminal has therefore reached it already; one sent to this process alone is passed on.
 //! Either way this process waits for the command to end, as the machine is in use until then.
+//!
+//! While it waits it sends heartbeats, so that the server takes the machine back soon when this process
+//! dies without having given it back.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -18,9 +22,12 @@ use tokio::time::Instant;
 use crate::args::{GlobalArgs, RunArgs};
 use crate::environment::Environment;
 use crate::error::{CliError, signal_exit_code};
-use crate::session::{Context, Session};
+use crate::session::{Context, Session, Terms};
 use crate::signals::{Caught, Signals};
 use crate::watch::watch;
+
+/// How long the server keeps the machine without a sign of life from here.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(
     flags: &GlobalArgs,
@@ -29,7 +36,11 @@ pub(super) async fn run(
 ) -> Result<u8, CliError> {
     let context = Context::new(flags, environment, None)?;
     let mut signals = Signals::install().map_err(CliError::Signals)?;
-    let session = Session::open(&context, &args.lease, &mut signals).await?;
+    let terms = Terms {
+        keepalive: Some(args.keepalive.unwrap_or(KEEPALIVE)),
+        ..Terms::default()
+    };
+    let session = Session::open(&context, &args.lease, terms, &mut signals).await?;
     let received_at = Instant::now();
 
     let result = match spawn(&context, &session, args) {

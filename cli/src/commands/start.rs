@@ -10,7 +10,7 @@ use super::print;
 use crate::args::{GlobalArgs, StartArgs, StartFormat};
 use crate::environment::Environment;
 use crate::error::CliError;
-use crate::session::{Context, Session};
+use crate::session::{Context, Session, Terms};
 use crate::signals::Signals;
 
 /// Whether there was no standard output when this program was started (`>&-`). Rust's runtime puts
@@ -35,7 +35,11 @@ pub(super) async fn start(
     }
     let context = Context::new(flags, environment, None)?;
     let mut signals = Signals::install().map_err(CliError::Signals)?;
-    let session = Session::open(&context, &args.lease, &mut signals).await?;
+    let terms = Terms {
+        keepalive: args.keepalive,
+        idempotency_key: args.idempotency_key.as_deref(),
+    };
+    let session = Session::open(&context, &args.lease, terms, &mut signals).await?;
     let format = args.format.unwrap_or(StartFormat::Sh);
     let text = match format {
         StartFormat::Sh => session.ready().sh(),

@@ -19,6 +19,7 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) authorization: String,
+    pub(crate) idempotency_key: String,
     pub(crate) body: Value,
 }
 
@@ -111,6 +112,14 @@ impl Fake {
         assert!(sandbox.is_clean());
     }
 
+    /// Waits until there were so many heartbeats.
+    pub(crate) fn wait_for_heartbeats(&self, count: usize) {
+        self.wait(&format!("{count} heartbeats"), |seen| {
+            let beats = |request: &&Request| request.path.ends_with("/heartbeat");
+            seen.requests.iter().filter(beats).count() >= count
+        });
+    }
+
     /// Waits until there was a request with this method.
     pub(crate) fn wait_for_call(&self, method: &str) {
         self.wait(&format!("a {method}"), |seen| {
@@ -186,6 +195,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut words = line.split_whitespace();
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let (mut length, mut authorization) = (0, String::new());
+    let mut idempotency_key = String::new();
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
@@ -195,6 +205,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().unwrap(),
             "authorization" => authorization = value.to_owned(),
+            "idempotency-key" => idempotency_key = value.to_owned(),
             _ => {}
         }
     }
@@ -204,6 +215,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         method,
         path,
         authorization,
+        idempotency_key,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     })
 }
@@ -223,6 +235,7 @@ fn usual(request: &Request) -> Reply {
         ("POST", "/v1/leases") => Reply::Json(201, lease(request)),
         ("GET", "/v1/leases") => Reply::Json(200, json!({ "leases": [] })),
         ("GET", _) => Reply::Hang,
+        ("POST", path) if path.ends_with("/heartbeat") => Reply::Json(200, json!({})),
         ("DELETE", _) => Reply::Raw(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
         _ => Reply::Html(404),
     }
@@ -236,6 +249,7 @@ pub(crate) fn lease(request: &Request) -> Value {
         "id": LEASE, "state": "active", "engine": "28", "size": "small", "ttl_s": 3600,
         "created_at": "2026-01-31T11:59:59Z", "ready_at": "2026-01-31T12:00:00Z",
         "expires_at": "2026-01-31T13:00:00Z", "warm": true,
+        "keepalive_s": request.body["keepalive_s"], "idle_s": request.body["idle_s"],
         "docker": {
             "host": "tcp://127.0.0.1:23760", "ca_pem": ca_pem, "cert_pem": cert_pem,
         },

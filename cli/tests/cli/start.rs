@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use insta::assert_snapshot;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::fake::{Fake, LEASE, Reply, lease};
+use crate::fake::{Fake, LEASE, Reply, lease, problem};
 use crate::sandbox::Sandbox;
 use crate::terminal::Terminal;
 
@@ -125,9 +126,12 @@ fn flags_and_configuration_reach_the_server() {
         "engine = 'from-file'\nsize = 'from-file'\nttl = '2m'\nwait = '3s'\n",
     )
     .unwrap();
-    let flags = "--engine 28 --ttl 1h30m --label job=nightly --label empty=";
+    let flags = "--engine 28 --ttl 1h30m --label job=nightly --label empty= --idle 10m \
+                 --keepalive 90s --idempotency-key job-7";
     assert!(sandbox.program(flags).status().unwrap().success());
-    let mut body = server.requests().remove(0).body;
+    let request = server.requests().remove(0);
+    assert_eq!(request.idempotency_key, "job-7");
+    let mut body = request.body;
     let csr = body.as_object_mut().unwrap().remove("client_csr_pem");
     assert!(
         csr.unwrap()
@@ -139,6 +143,7 @@ fn flags_and_configuration_reach_the_server() {
         body,
         json!({
             "engine": "28", "size": "from-file", "ttl_s": 5400, "wait_s": 3,
+            "idle_s": 600, "keepalive_s": 90,
             "labels": { "job": "nightly", "empty": "" },
         })
     );
@@ -272,5 +277,54 @@ fn a_lease_made_just_as_the_signal_came_is_given_back() {
     running.signal(Signal::SIGINT);
     assert_eq!(running.finish().status.code(), Some(130));
     assert_eq!(server.calls()[1..], [format!("DELETE /v1/leases/{LEASE}")]);
+    assert!(sandbox.is_clean());
+}
+
+#[test]
+fn a_request_with_a_name_is_sent_again_when_the_server_goes_away() {
+    let tries = AtomicUsize::new(0);
+    let server = Fake::on("POST", move |request| {
+        match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Problem(problem(503, "not_ready", "the server is stopping")),
+            1 => Reply::Raw(Vec::new()),
+            _ => Reply::Json(200, lease(request)),
+        }
+    });
+    let sandbox = Sandbox::new(&server);
+    let output = sandbox
+        .program("-q --idempotency-key job-7")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let requests = server.requests();
+    assert_eq!(requests.len(), 3);
+    for request in &requests[1..] {
+        assert_eq!(request.body, requests[0].body);
+        assert_eq!(request.idempotency_key, "job-7");
+    }
+
+    // The server could not know one without a name.
+    let server = Fake::on("POST", |_| Reply::Raw(Vec::new()));
+    let sandbox = Sandbox::new(&server);
+    assert!(!sandbox.program("-q").status().unwrap().success());
+    assert_eq!(server.calls().len(), 1);
+}
+
+#[test]
+fn a_lease_of_an_old_request_that_is_over_is_told() {
+    let server = Fake::on("POST", |_| {
+        Reply::Json(
+            200,
+            json!({
+                "id": LEASE, "state": "ended", "engine": "28", "size": "small", "ttl_s": 3600,
+                "created_at": "2026-01-31T11:59:59Z", "end_reason": "idle",
+            }),
+        )
+    });
+    let sandbox = Sandbox::new(&server);
+    assert_snapshot!(sandbox.show(&mut sandbox.program("-q --idempotency-key job-7")));
     assert!(sandbox.is_clean());
 }
