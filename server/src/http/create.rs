@@ -69,7 +69,7 @@ pub(super) async fn create(
 
 /// Answers a request that was sent before, with the lease that it made then.
 async fn again(api: &Arc<ApiState>, row: LeaseRow, wait: Duration) -> Result<Response, ApiError> {
-    let line = Line::hold(api.clone(), row.id, true);
+    let line = Line::join(api.clone(), row.id, true);
     let id = row.id;
     // Looked at after the line was taken: whoever waits from here on, waits together with the first
     // caller or after it has gone.
@@ -79,6 +79,7 @@ async fn again(api: &Arc<ApiState>, row: LeaseRow, wait: Duration) -> Result<Res
         return Ok(answer(api, StatusCode::OK, row));
     }
     if row.attended {
+        line.depend();
         return follow(api, Some(line), row, wait, StatusCode::OK).await;
     }
     // The first caller has its answer already: the lease stands without anybody on the line.

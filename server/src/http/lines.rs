@@ -28,6 +28,9 @@ pub struct Lines(Mutex<HashMap<LeaseId, Holders>>);
 struct Holders {
     /// How many calls wait.
     waiting: usize,
+    /// The lease goes when nobody holds a line any more. Not so before somebody has seen that it
+    /// waits for those who do: it may have been answered long ago.
+    depends: bool,
     /// Somebody has the lease as an answer, so it stands on its own.
     answered: bool,
     /// Counts the times when nobody was left; one that waits patiently sees whether anybody came
@@ -70,11 +73,25 @@ pub(super) struct Line {
 impl Line {
     /// To be taken before the lease is written, as the client may hang up during that, too.
     pub(super) fn hold(api: Arc<ApiState>, lease: LeaseId, repeatable: bool) -> Self {
+        let line = Self::join(api, lease, repeatable);
+        line.depend();
+        line
+    }
+
+    /// A further one for a lease that is there already, of which is not known yet how it stands.
+    pub(super) fn join(api: Arc<ApiState>, lease: LeaseId, repeatable: bool) -> Self {
         api.lines.lock().entry(lease).or_default().waiting += 1;
         Self {
             api,
             lease,
             repeatable,
+        }
+    }
+
+    /// The lease waits for those who hold its lines.
+    pub(super) fn depend(&self) {
+        if let Some(holders) = self.api.lines.lock().get_mut(&self.lease) {
+            holders.depends = true;
         }
     }
 
@@ -128,7 +145,7 @@ impl Drop for Line {
             if holders.waiting > 0 {
                 return;
             }
-            if holders.answered {
+            if holders.answered || !holders.depends {
                 lines.remove(&self.lease);
                 return;
             }

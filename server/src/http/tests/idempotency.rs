@@ -3,6 +3,7 @@
 use remote_docker_api::{EndReason, LeaseState};
 
 use super::*;
+use crate::http::lines::Line;
 use crate::lease::LeasePhase;
 
 fn keyed(key: &str, body: &str) -> Request<Body> {
@@ -236,6 +237,24 @@ async fn who_follows_a_lease_that_stands_alone_cannot_end_it() {
     fixture.api.background.close();
     fixture.api.background.wait().await;
     assert_eq!(fixture.lease_once(|_| true).await.end_wish, None);
+}
+
+#[tokio::test]
+async fn a_line_that_was_only_joined_ends_nothing_unless_others_depended_on_it() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.active(json!({})).await;
+    // A repeated request whose client hangs up before anything was looked at.
+    drop(Line::join(fixture.api.clone(), lease.id, false));
+    assert_eq!(fixture.api.background.len(), 0);
+    assert_eq!(fixture.api.lines.waiting(lease.id), 0);
+
+    let first = Line::hold(fixture.api.clone(), lease.id, false);
+    let second = Line::join(fixture.api.clone(), lease.id, false);
+    drop(first);
+    assert_eq!(fixture.api.background.len(), 0);
+    drop(second);
+    let row = fixture.lease_once(|row| row.end_wish.is_some()).await;
+    assert_eq!(row.end_wish, Some(EndReason::ClientGone));
 }
 
 #[tokio::test(flavor = "current_thread")]
