@@ -186,6 +186,7 @@ pub(crate) fn end_reason(reason: Option<EndReason>) -> &'static str {
         Some(EndReason::DiskFull) => "its machine wrote more than the host's disk can hold",
         Some(EndReason::ClientGone) => "the server took its client for gone",
         Some(EndReason::WaitTimeout) => "no machine became ready in time",
+        Some(EndReason::Drained) => "the server gave up its machines",
         None => "the server did not say why",
     }
 }

@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Uplink as UplinkChoice};
 use crate::http::{
-    ApiState, Catalogue, CatalogueError, Check, EngineOffer, Readiness, TokenError,
-    load_or_create_token, router,
+    ApiState, Catalogue, CatalogueError, EngineOffer, Readiness, TokenError, load_or_create_token,
+    router,
 };
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig};
@@ -23,7 +22,7 @@ use crate::image::{Image, ImageError};
 use crate::lease::{Budget, Policy, PoolKey};
 use crate::network::{Network, NetworkConfig, NetworkError, Uplink, host_resolvers};
 use crate::pki::SanName;
-use crate::reconcile::{Offer, Reconciler, Settings, Status};
+use crate::reconcile::{Offer, Reconciler, Settings};
 use crate::relay::{Limits, Relay};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::store::{Store, StoreError};
@@ -79,6 +78,18 @@ pub enum AppError {
     /// The hypervisor.
     #[error("VMs cannot be run on this host")]
     Hypervisor(#[from] HypervisorError),
+    /// The reconciler panicked.
+    #[error("a part of the server ended by a fault of its own; the log says where. Start it again")]
+    Reconciler,
+    /// A server that was to be drained is not.
+    #[error(
+        "{machines} machines could not be destroyed in time; start the server again, it goes on with \
+         them"
+    )]
+    NotDrained {
+        /// How many.
+        machines: usize,
+    },
     /// The host's memory cannot be told.
     #[error("cannot read how much memory this host has; set `limits.memory_budget_mib`")]
     Memory(#[source] std::io::Error),
@@ -99,13 +110,16 @@ pub enum AppError {
     },
 }
 
+mod report;
+
 /// How long requests under way may go on after the server was told to stop.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs a server until `stop`, then leaves VMs of active leases running for the next one.
+/// Runs a server until `stop`; then leaves VMs of active leases running for the next one, or drains.
 ///
 /// # Errors
-/// When it cannot be started; what had been opened by then is closed again.
+/// When it cannot be started; what had been opened by then is closed again. When it was to be drained
+/// and machines are left.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(AppError::NotRoot);
@@ -140,8 +154,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let reconciler = reconciler(&config, &state, &store, &network, settings).await;
     let served = match reconciler {
         Ok(reconciler) => {
-            let readiness = Readiness::new(["disk", "reconciler", "templates"]);
-            tokio::spawn(report(reconciler.status(), readiness.clone()));
+            let readiness = Readiness::new(report::PARTS);
+            tokio::spawn(report::follow(reconciler.status(), readiness.clone()));
+            let drains = config.shutdown.drain_s.is_some();
             let api = ApiState {
                 store: store.clone(),
                 catalogue,
@@ -152,14 +167,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 readiness,
                 token,
                 background: TaskTracker::new(),
-                stopping: stop.clone(),
+                // Holders must be able to give back what a server that is being drained waits for.
+                stopping: if drains {
+                    CancellationToken::new()
+                } else {
+                    stop.clone()
+                },
             };
             tracing::info!(
                 "listening on http://{listen}; the token is in {}",
                 state.token().display()
             );
-            serve(Arc::new(api), listener, reconciler, stop).await;
-            Ok(())
+            match serve(Arc::new(api), listener, reconciler, stop).await {
+                Ok(0) => Ok(()),
+                Ok(machines) if drains => Err(AppError::NotDrained { machines }),
+                // They have been told of; the next start makes it good.
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            }
         }
         Err(error) => Err(error),
     };
@@ -173,23 +198,36 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     served
 }
 
-/// Serves the API and reconciles until `stop`.
+/// Serves the API and reconciles until `stop`. Answers how many machines are left that should be gone.
 async fn serve(
     api: Arc<ApiState>,
     listener: TcpListener,
     reconciler: Reconciler,
     stop: CancellationToken,
-) {
-    let reconciling = tokio::spawn(reconciler.run(stop.clone()));
-    crate::http::serve(listener, router(api.clone()), stop.clone(), HTTP_GRACE).await;
+) -> Result<usize, AppError> {
+    // Without a reconciler there is no server, however it came to its end.
+    let over = api.stopping.clone().drop_guard();
+    let reconciling = tokio::spawn(async move {
+        let left = reconciler.run(stop).await;
+        drop(over);
+        left
+    });
+    crate::http::serve(
+        listener,
+        router(api.clone()),
+        api.stopping.clone(),
+        HTTP_GRACE,
+    )
+    .await;
     api.background.close();
     api.background.wait().await;
-    if let Err(panicked) = reconciling.await {
+    reconciling.await.map_err(|panicked| {
         tracing::error!(
             error = &panicked as &dyn std::error::Error,
             "the reconciler panicked"
         );
-    }
+        AppError::Reconciler
+    })
 }
 
 async fn reconciler(
@@ -223,36 +261,6 @@ async fn reconciler(
         templates,
         settings,
     ))
-}
-
-/// Passes on what the reconciler says about itself to whoever asks `/readyz`.
-async fn report(mut status: watch::Receiver<Status>, readiness: Readiness) {
-    loop {
-        let now = status.borrow_and_update().clone();
-        let listed = |keys: &BTreeSet<String>| keys.iter().cloned().collect::<Vec<_>>().join(", ");
-        let templates = if !now.preparing.is_empty() {
-            Check::Pending(format!("being built for {}", listed(&now.preparing)))
-        } else if !now.cold.is_empty() {
-            Check::Degraded(format!(
-                "machines boot cold, which is slower: {}",
-                listed(&now.cold)
-            ))
-        } else {
-            Check::Ok
-        };
-        let reconciler = match (now.healthy, now.last_failure) {
-            (true, None) => Check::Ok,
-            (true, Some(failure)) => Check::Degraded(failure),
-            (false, Some(failure)) => Check::Failed(failure),
-            (false, None) => Check::Pending("has not looked at the host yet".to_owned()),
-        };
-        readiness.set("disk", now.disk.map_or(Check::Ok, Check::Pending));
-        readiness.set("templates", templates);
-        readiness.set("reconciler", reconciler);
-        if status.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 async fn read_images(folder: PathBuf) -> Result<Vec<Image>, AppError> {
@@ -359,6 +367,7 @@ fn settings(
         server_names,
         longest_lease: Duration::from_secs(config.lease.max_ttl_s.into()),
         templates: config.hypervisor.templates,
+        drain: config.shutdown.drain(),
     })
 }
 

@@ -65,6 +65,8 @@ pub enum EndReason {
     ClientGone,
     /// No machine became ready in the time the client was willing to wait.
     WaitTimeout,
+    /// The server was told to give up its machines.
+    Drained,
 }
 
 /// How to reach the Docker daemon of an active lease.

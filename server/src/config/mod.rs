@@ -11,6 +11,7 @@ mod log;
 mod machines;
 mod network;
 mod relay;
+mod shutdown;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use log::{LogConfig, LogFormat};
 pub use machines::{LimitsConfig, SizeConfig};
 pub use network::{GuestNetwork, NetworkConfig, Uplink};
 pub use relay::{PortRange, RelayConfig};
+pub use shutdown::ShutdownConfig;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -62,6 +64,8 @@ pub struct Config {
     pub hypervisor: HypervisorConfig,
     /// The VMs' network.
     pub network: NetworkConfig,
+    /// What becomes of leases when the server stops.
+    pub shutdown: ShutdownConfig,
     /// Logging.
     pub log: LogConfig,
 }
@@ -80,6 +84,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             hypervisor: HypervisorConfig::default(),
             network: NetworkConfig::default(),
+            shutdown: ShutdownConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -94,6 +99,8 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
     /// For `images_dir`; relative to the working directory.
     pub images_dir: Option<PathBuf>,
+    /// For `shutdown.drain_s`.
+    pub drain_s: Option<u32>,
     /// For `log.filter`.
     pub log_filter: Option<String>,
     /// For `log.format`.
@@ -145,6 +152,9 @@ impl Config {
         if let Some(folder) = overrides.images_dir {
             self.images_dir = Some(absolute(folder)?);
         }
+        if overrides.drain_s.is_some() {
+            self.shutdown.drain_s = overrides.drain_s;
+        }
         if let Some(filter) = overrides.log_filter {
             self.log.filter = filter;
         }
@@ -191,6 +201,7 @@ impl Config {
         self.limits.validate(&mut faults);
         self.hypervisor.validate(&mut faults);
         self.network.validate(&mut faults);
+        self.shutdown.validate(&mut faults);
         self.log.validate(&mut faults);
         faults.into_result()
     }

@@ -149,6 +149,9 @@ fn given_up(api: &ApiState, row: &LeaseRow) -> ApiError {
         LeasePhase::Waiting | LeasePhase::Active(_) => row.end_wish,
     };
     let what = match reason {
+        Some(EndReason::Drained) => {
+            return ApiError::NotReady("it gives up its machines and stops".to_owned());
+        }
         None | Some(EndReason::WaitTimeout) => format!(
             "no `{}` machine with engine {} became ready in time",
             row.key.size, row.key.engine

@@ -29,6 +29,9 @@ pub struct Settings {
     pub longest_lease: Duration,
     /// Whether VMs are cloned from templates; without, they boot cold.
     pub templates: bool,
+    /// What becomes of leases when the server is told to stop: without it they stay for its next
+    /// start, with it they may go on for so long and then end.
+    pub drain: Option<Duration>,
 }
 
 /// One kind of VM that can be leased.

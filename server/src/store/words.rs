@@ -40,6 +40,7 @@ words!(EndReason {
     DiskFull = "disk_full",
     ClientGone = "client_gone",
     WaitTimeout = "wait_timeout",
+    Drained = "drained",
 });
 
 words!(DestroyReason {

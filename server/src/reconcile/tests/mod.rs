@@ -1,5 +1,8 @@
 mod bench;
+mod closing;
+mod database;
 mod disk;
 mod faults;
 mod life;
 mod restarts;
+mod upkeep;
