@@ -104,7 +104,7 @@ async fn spoil(bench: &mut Bench, verb: Verb, fault: SimFault) {
     bench.ask().await;
     // Each failure holds back the next try a little longer.
     for _ in 0..1000 {
-        if !bench.sim.has_fault(verb) && !bench.status().cold.is_empty() {
+        if bench.templates().iter().any(|it| it.join("unfit").exists()) {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -149,23 +149,21 @@ async fn a_bad_template_is_not_used_by_the_next_start() {
     let mut bench = Bench::started().await;
     let lease = bench.ask().await;
     bench.active(lease).await;
-    // So that it is not built again before the crash.
-    spoil_and_hang(&mut bench).await;
+    // The one that takes its place is not done before the crash.
+    bench.sim.inject(Verb::Snapshot, SimFault::Hangs);
+    spoil(&mut bench, Verb::Activate, SimFault::Lies).await;
+    bench.pass(5).await;
+    bench
+        .eventually("it is being built", |bench| {
+            !bench.sim.has_fault(Verb::Snapshot)
+        })
+        .await;
     bench.crash().await;
     let before = kinds(&bench).len();
     bench.start().await;
     let next = bench.ask().await;
     bench.active(next).await;
     assert_eq!(kinds(&bench)[before], "template");
-}
-
-async fn spoil_and_hang(bench: &mut Bench) {
-    spoil(bench, Verb::Activate, SimFault::Lies).await;
-    bench
-        .eventually("it is marked", |bench| {
-            bench.templates().iter().any(|it| it.join("unfit").exists())
-        })
-        .await;
 }
 
 #[tokio::test]
