@@ -15,9 +15,8 @@ use tokio_util::task::TaskTracker;
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Uplink as UplinkChoice};
 use crate::http::{
-    ApiState, Catalogue, CatalogueError, Check, EngineOffer, GuestLogs, Lines, MOST_STREAMS,
-    Projects, ProjectsError, Readiness, TokenError, expect_clients_back, load_or_create_token,
-    router,
+    ApiState, Catalogue, CatalogueError, EngineOffer, GuestLogs, Lines, MOST_STREAMS, Projects,
+    ProjectsError, Readiness, TokenError, expect_clients_back, load_or_create_token, router,
 };
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig};
@@ -27,7 +26,7 @@ use crate::lease::{Budget, Policy, PoolKey};
 use crate::metrics::Metrics;
 use crate::network::{Network, NetworkConfig, NetworkError, Uplink, host_resolvers};
 use crate::pki::SanName;
-use crate::reconcile::{Offer, Reconciler, Settings, Status, Watching};
+use crate::reconcile::{Offer, Reconciler, Settings, Watching};
 use crate::relay::{Limits, Relay};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::store::{Store, StoreError};
@@ -95,6 +94,18 @@ pub enum AppError {
     /// The hypervisor.
     #[error("VMs cannot be run on this host")]
     Hypervisor(#[from] HypervisorError),
+    /// The reconciler panicked.
+    #[error("a part of the server ended by a fault of its own; the log says where. Start it again")]
+    Reconciler,
+    /// A server that was to be drained is not.
+    #[error(
+        "{machines} machines could not be destroyed in time; start the server again, it goes on with \
+         them"
+    )]
+    NotDrained {
+        /// How many.
+        machines: usize,
+    },
     /// The host's memory cannot be told.
     #[error("cannot read how much memory this host has; set `limits.memory_budget_mib`")]
     Memory(#[source] std::io::Error),
@@ -115,13 +126,16 @@ pub enum AppError {
     },
 }
 
+mod report;
+
 /// How long requests under way may go on after the server was told to stop.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs a server until `stop`, then leaves VMs of active leases running for the next one.
+/// Runs a server until `stop`; then leaves VMs of active leases running for the next one, or drains.
 ///
 /// # Errors
-/// When it cannot be started; what had been opened by then is closed again.
+/// When it cannot be started; what had been opened by then is closed again. When it was to be drained
+/// and machines are left.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(AppError::NotRoot);
@@ -157,8 +171,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let reconciler = reconciler(&config, &state, &store, &network, settings).await;
     let served = match reconciler {
         Ok(reconciler) => {
-            let readiness = Readiness::new(["disk", "reconciler", "templates"]);
-            tokio::spawn(report(reconciler.status(), readiness.clone()));
+            let readiness = Readiness::new(report::PARTS);
+            tokio::spawn(report::follow(reconciler.status(), readiness.clone()));
+            let drains = config.shutdown.drain_s.is_some();
             let api = ApiState {
                 store: store.clone(),
                 catalogue,
@@ -176,16 +191,26 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 lines: Lines::default(),
                 streams: Arc::new(Semaphore::new(MOST_STREAMS)),
                 background: TaskTracker::new(),
-                stopping: stop.clone(),
+                // Holders must be able to give back what a server that is being drained waits for.
+                stopping: if drains {
+                    CancellationToken::new()
+                } else {
+                    stop.clone()
+                },
             };
             tracing::info!(
                 "listening on http://{listen}; the token is in {}",
                 state.token().display()
             );
             let api = Arc::new(api);
-            let expected = expect_clients_back(&api).await;
-            serve(api, listener, reconciler, stop).await;
-            Ok(expected?)
+            expect_clients_back(&api).await?;
+            match serve(api, listener, reconciler, stop).await {
+                Ok(0) => Ok(()),
+                Ok(machines) if drains => Err(AppError::NotDrained { machines }),
+                // They have been told of; the next start makes it good.
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            }
         }
         Err(error) => Err(error),
     };
@@ -209,23 +234,36 @@ impl GuestLogs for NoLogs {
     }
 }
 
-/// Serves the API and reconciles until `stop`.
+/// Serves the API and reconciles until `stop`. Answers how many machines are left that should be gone.
 async fn serve(
     api: Arc<ApiState>,
     listener: TcpListener,
     reconciler: Reconciler,
     stop: CancellationToken,
-) {
-    let reconciling = tokio::spawn(reconciler.run(stop.clone()));
-    crate::http::serve(listener, router(api.clone()), stop.clone(), HTTP_GRACE).await;
+) -> Result<usize, AppError> {
+    // Without a reconciler there is no server, however it came to its end.
+    let over = api.stopping.clone().drop_guard();
+    let reconciling = tokio::spawn(async move {
+        let left = reconciler.run(stop).await;
+        drop(over);
+        left
+    });
+    crate::http::serve(
+        listener,
+        router(api.clone()),
+        api.stopping.clone(),
+        HTTP_GRACE,
+    )
+    .await;
     api.background.close();
     api.background.wait().await;
-    if let Err(panicked) = reconciling.await {
+    reconciling.await.map_err(|panicked| {
         tracing::error!(
             error = &panicked as &dyn std::error::Error,
             "the reconciler panicked"
         );
-    }
+        AppError::Reconciler
+    })
 }
 
 async fn reconciler(
@@ -259,36 +297,6 @@ async fn reconciler(
         templates,
         settings,
     ))
-}
-
-/// Passes on what the reconciler says about itself to whoever asks `/readyz`.
-async fn report(mut status: watch::Receiver<Status>, readiness: Readiness) {
-    loop {
-        let now = status.borrow_and_update().clone();
-        let listed = |keys: &BTreeSet<String>| keys.iter().cloned().collect::<Vec<_>>().join(", ");
-        let templates = if !now.preparing.is_empty() {
-            Check::Pending(format!("being built for {}", listed(&now.preparing)))
-        } else if !now.cold.is_empty() {
-            Check::Degraded(format!(
-                "machines boot cold, which is slower: {}",
-                listed(&now.cold)
-            ))
-        } else {
-            Check::Ok
-        };
-        let reconciler = match (now.healthy, now.last_failure) {
-            (true, None) => Check::Ok,
-            (true, Some(failure)) => Check::Degraded(failure),
-            (false, Some(failure)) => Check::Failed(failure),
-            (false, None) => Check::Pending("has not looked at the host yet".to_owned()),
-        };
-        readiness.set("disk", now.disk.map_or(Check::Ok, Check::Pending));
-        readiness.set("templates", templates);
-        readiness.set("reconciler", reconciler);
-        if status.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 async fn read_images(folder: PathBuf) -> Result<Vec<Image>, AppError> {
@@ -399,6 +407,7 @@ fn settings(
         longest_lease: Duration::from_secs(config.lease.max_ttl_s.into()),
         templates: config.hypervisor.templates,
         watching: Watching::default(),
+        drain: config.shutdown.drain(),
     })
 }
 

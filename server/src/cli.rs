@@ -69,6 +69,15 @@ pub struct Settings {
         env = "REMOTE_DOCKERD_IMAGES_DIR"
     )]
     pub images_dir: Option<PathBuf>,
+    /// When told to stop, take no new leases, let those there are go on for at most this long, then end
+    /// them and destroy all machines; instead of `shutdown.drain_s`
+    #[arg(
+        long = "drain",
+        global = true,
+        value_name = "SECONDS",
+        env = "REMOTE_DOCKERD_DRAIN_S"
+    )]
+    pub drain_s: Option<u32>,
     /// What to log, instead of `log.filter`: a level, or such as `info,remote_dockerd::relay=debug`
     #[arg(long, global = true, value_name = "FILTER", env = "REMOTE_DOCKERD_LOG")]
     pub log: Option<String>,
@@ -96,6 +105,7 @@ impl Settings {
             listen: self.listen,
             state_dir: self.state_dir,
             images_dir: self.images_dir,
+            drain_s: self.drain_s,
             log_filter: self.log,
             log_format: self.log_format,
         };

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::signal::{SigHandler, Signal};
 use remote_dockerd::app;
 use remote_dockerd::cli::{Cli, Command};
 use remote_dockerd::config::Config;
@@ -68,16 +69,30 @@ fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let told = stop.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!("told to stop: machines of active leases stay for the next start");
+            let mut next = async || {
+                tokio::select! {
+                    _ = terminate.recv() => Signal::SIGTERM,
+                    _ = interrupt.recv() => Signal::SIGINT,
+                }
+            };
+            next().await;
             told.cancel();
+            leave_at_once(next().await);
         });
         app::run(config, stop).await?;
         Ok(())
     })
+}
+
+/// Ends the process by the signal that it got a second time, as if nobody had listened to it: whoever
+/// started it sees it die of that signal, which a shell reports as 130 or 143.
+fn leave_at_once(signal: Signal) {
+    tracing::warn!(
+        "told to stop twice: leaving at once; the next start takes away what is left on the host"
+    );
+    // SAFETY: the default action runs no code of this process.
+    let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+    let _ = nix::sys::signal::raise(signal);
 }
 
 /// Says what went wrong and why, down to the first cause. Not through the log: its filter may be part

@@ -134,6 +134,7 @@ impl Server {
             server_names: vec![SanName::from_host("127.0.0.1")],
             longest_lease: Duration::from_secs(86_400),
             templates: true,
+            drain: None,
             watching: Watching::default(),
         };
         let store = Arc::new(Store::open(&folder.join("state.db")).await.unwrap());

@@ -1,5 +1,6 @@
 //! The TLS port. Whoever comes without the right certificate costs a handshake and no more.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -7,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -17,7 +20,7 @@ use crate::console::say;
 use crate::proxy;
 use crate::traffic::{Exchange, Traffic};
 
-/// Handshakes under way at a time; more wait in the kernel's queue.
+/// Handshakes under way at a time; for one more, the oldest is hung up on.
 const MAX_HANDSHAKES: usize = 128;
 
 /// Clients at a time; more are hung up on.
@@ -25,6 +28,10 @@ const MAX_CONNECTIONS: u32 = 1024;
 
 /// Time for a handshake. Whoever is slower wants to hold a place, not to talk.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a client that failed may take to read why, before its connection is reset. Merely closed,
+/// it would hold its place in the relay for as long as it likes.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Pause after a connection that could not be accepted (no file descriptor left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -79,16 +86,19 @@ pub(crate) async fn start(
     let listener = TcpListener::bind((address, port)).await?;
     let port = listener.local_addr()?.port();
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     tokio::spawn(async move {
+        let mut handshakes: VecDeque<CancelOnDrop> = VecDeque::new();
         loop {
-            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
-                return;
-            };
             match listener.accept().await {
                 Ok((tcp, _)) => {
+                    handshakes.retain(|handshake| !handshake.is_over());
+                    if handshakes.len() >= MAX_HANDSHAKES {
+                        handshakes.pop_front();
+                    }
+                    let (keep, kept) = oneshot::channel();
+                    handshakes.push_back(CancelOnDrop(keep));
                     let (acceptor, docker) = (acceptor.clone(), Arc::clone(&docker));
-                    tokio::spawn(serve(tcp, acceptor, docker, clients.clone(), permit));
+                    tokio::spawn(serve(tcp, acceptor, docker, clients.clone(), kept));
                 }
                 Err(error) => {
                     say!("cannot accept a connection: {error}");
@@ -100,6 +110,15 @@ pub(crate) async fn start(
     Ok(port)
 }
 
+/// A handshake under way; dropping it ends the handshake.
+struct CancelOnDrop(oneshot::Sender<()>);
+
+impl CancelOnDrop {
+    fn is_over(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
 /// One client from the first byte to the last. Its troubles are its own: nothing is logged, because
 /// anybody who reaches the port could fill the slow console.
 async fn serve(
@@ -107,13 +126,25 @@ async fn serve(
     acceptor: TlsAcceptor,
     docker: Arc<Path>,
     clients: Clients,
-    handshake: OwnedSemaphorePermit,
+    kept: oneshot::Receiver<()>,
 ) {
     let _ = tcp.set_nodelay(true);
-    let Ok(Ok(tls)) = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp)).await else {
-        return;
+    // Until the handshake is done, the end of a connection is a reset.
+    let _ = linger(&tcp, true);
+    let tls = tokio::select! {
+        biased;
+        _ = kept => return,
+        done = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp).into_fallible()) => match done {
+            Ok(Ok(tls)) => tls,
+            Ok(Err((_, mut tcp))) => {
+                let _ = tcp.shutdown().await;
+                let _ = timeout(FAREWELL, tcp.read(&mut [0])).await;
+                return;
+            }
+            Err(_) => return,
+        },
     };
-    drop(handshake);
+    let _ = linger(tls.get_ref().0, false);
     let Some(_place) = clients.enter() else {
         return;
     };
@@ -122,6 +153,15 @@ async fn serve(
         return;
     };
     let _ = proxy::relay(tls, docker, &Exchange::new(clients.traffic())).await;
+}
+
+/// Whether closing the connection is to throw away what is on the way and to reset it.
+fn linger(tcp: &TcpStream, reset: bool) -> nix::Result<()> {
+    let linger = libc::linger {
+        l_onoff: reset.into(),
+        l_linger: 0,
+    };
+    setsockopt(tcp, sockopt::Linger, &linger)
 }
 
 #[cfg(test)]

@@ -219,11 +219,25 @@ async fn a_client_that_never_finishes_its_handshake_is_hung_up_on() {
     tcp.write_all(&[22, 3, 1]).await.unwrap();
     // Time is the runtime's own here and jumps when all wait.
     let mut answer = Vec::new();
-    timeout(Duration::from_secs(30), tcp.read_to_end(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
+    let ended = timeout(Duration::from_secs(30), tcp.read_to_end(&mut answer)).await;
+    // A reset, as the relay would hold the other half of a connection that is merely closed.
+    let error = ended.unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     assert_eq!(answer, b"");
+}
+
+#[tokio::test]
+async fn however_many_do_not_finish_their_handshakes_there_is_room_for_one_more() {
+    let guest = Guest::start().await;
+    let mut oldest = guest.tcp().await;
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(guest.tcp().await);
+    }
+    let (_client, _docker) = guest.connect().await;
+    let ended = timeout(Duration::from_secs(5), oldest.read(&mut [0])).await;
+    let error = ended.expect("it still has its place").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod network;
 mod pool;
 mod projects;
 mod relay;
+mod shutdown;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use network::{GuestNetwork, NetworkConfig, Uplink};
 pub use pool::{PoolConfig, ScheduleConfig};
 pub use projects::{DEFAULT_PROJECT, ProjectConfig};
 pub use relay::{PortRange, RelayConfig};
+pub use shutdown::ShutdownConfig;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -70,6 +72,8 @@ pub struct Config {
     pub hypervisor: HypervisorConfig,
     /// The VMs' network.
     pub network: NetworkConfig,
+    /// What becomes of leases when the server stops.
+    pub shutdown: ShutdownConfig,
     /// Logging.
     pub log: LogConfig,
 }
@@ -90,6 +94,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             hypervisor: HypervisorConfig::default(),
             network: NetworkConfig::default(),
+            shutdown: ShutdownConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -104,6 +109,8 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
     /// For `images_dir`; relative to the working directory.
     pub images_dir: Option<PathBuf>,
+    /// For `shutdown.drain_s`.
+    pub drain_s: Option<u32>,
     /// For `log.filter`.
     pub log_filter: Option<String>,
     /// For `log.format`.
@@ -155,6 +162,9 @@ impl Config {
         if let Some(folder) = overrides.images_dir {
             self.images_dir = Some(absolute(folder)?);
         }
+        if overrides.drain_s.is_some() {
+            self.shutdown.drain_s = overrides.drain_s;
+        }
         if let Some(filter) = overrides.log_filter {
             self.log.filter = filter;
         }
@@ -203,6 +213,7 @@ impl Config {
         pool::validate(&self.pool, self.limits.max_vms, &mut faults);
         self.hypervisor.validate(&mut faults);
         self.network.validate(&mut faults);
+        self.shutdown.validate(&mut faults);
         self.log.validate(&mut faults);
         faults.into_result()
     }

@@ -165,6 +165,14 @@ impl TemplateFiles {
             disk: folder.join("disk.qcow2"),
         }
     }
+
+    /// Whether all of them are there.
+    #[must_use]
+    pub fn are_there(&self) -> bool {
+        [&self.memory, &self.device_state, &self.disk]
+            .iter()
+            .all(|path| path.is_file())
+    }
 }
 
 /// What a VM begins as.

@@ -4,6 +4,9 @@
 //! <state>/templates/<digest of the key>/<generation>/{memory, devices, disk.qcow2, template.json}
 //! ```
 //!
+//! A template that turned out to be bad gets a file `unfit` beside these: running clones still need its
+//! name, new ones pass it over.
+//!
 //! A folder is called `<generation>.building` until everything in it is complete, and is never
 //! changed after it got its name: clones map its memory and read through to its disk.
 
@@ -14,10 +17,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{HostFacts, Hypervisor, HypervisorError, ImageFiles, Source, TemplateFiles, VmSpec};
+use super::domain_xml::{DomainPlan, domain_xml};
+use super::folder::VmFolder;
+use super::{
+    Accelerator, HostFacts, Hypervisor, HypervisorError, ImageFiles, Source, TemplateFiles, VmSpec,
+};
 use crate::failpoint;
 use crate::guest::{GuestError, Link};
-use crate::ids::VmId;
+use crate::ids::{InstallId, VmId};
 
 /// How long an image may take from power on to a Docker daemon that answers. Ten times what it
 /// takes where there is no hardware virtualization.
@@ -25,6 +32,8 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(150);
 const QUIESCE_LIMIT: Duration = Duration::from_secs(30);
 const DESCRIPTION: &str = "template.json";
 const BUILDING: &str = "building";
+/// A file with this name, beside the others, says that a template is not to be used any more, and why.
+const UNFIT: &str = "unfit";
 
 /// Everything a template depends on. A clone runs only where all of it is the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,13 +48,60 @@ pub struct TemplateKey {
     pub host: HostFacts,
     /// Version of the agent's protocol.
     pub protocol: u32,
+    /// Digest of the machine's description: devices and their places, processor flags, the kernel's
+    /// command line. A newer server may describe its machines otherwise, and state that was written
+    /// by one machine loads into an equal one only.
+    pub machine: String,
 }
 
 impl TemplateKey {
+    /// The key of what this program would build on `host`.
+    #[must_use]
+    pub fn new(image_digest: String, vcpus: u32, memory_mib: u32, host: HostFacts) -> Self {
+        Self {
+            image_digest,
+            machine: machine(host.accelerator, vcpus, memory_mib),
+            vcpus,
+            memory_mib,
+            host,
+            protocol: guest_protocol::VERSION,
+        }
+    }
+
     fn digest(&self) -> Result<String, TemplateError> {
         let text = serde_json::to_vec(self).map_err(TemplateError::Description)?;
-        Ok(format!("{:x}", Sha256::digest(text))[..16].to_owned())
+        Ok(short_digest(&text))
     }
+}
+
+/// Digest of the description of a machine whose names and files are always the same.
+fn machine(accelerator: Accelerator, vcpus: u32, memory_mib: u32) -> String {
+    let nowhere = Path::new("/nowhere");
+    let id = VmId::from_bits(0);
+    let spec = VmSpec {
+        id,
+        source: Source::Template(TemplateFiles::in_folder(nowhere)),
+        image: ImageFiles {
+            disk: nowhere.join("disk"),
+            kernel: nowhere.join("kernel"),
+            initrd: nowhere.join("initrd"),
+        },
+        vcpus,
+        memory_mib,
+        address: None,
+        generation_id: 0,
+    };
+    let text = domain_xml(&DomainPlan {
+        install: InstallId::from_bits(0),
+        accelerator,
+        spec: &spec,
+        folder: &VmFolder::new(nowhere, id),
+    });
+    short_digest(text.as_bytes())
+}
+
+fn short_digest(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))[..16].to_owned()
 }
 
 /// What stands in `template.json`; written last.
@@ -105,6 +161,9 @@ impl Templates {
         for generation in found.into_iter().rev() {
             let folder = folder.join(generation.to_string());
             let files = TemplateFiles::in_folder(&folder);
+            if folder.join(UNFIT).exists() {
+                continue;
+            }
             let Ok(text) = std::fs::read(folder.join(DESCRIPTION)) else {
                 continue;
             };
@@ -223,20 +282,50 @@ impl Templates {
         Ok(())
     }
 
-    /// Removes every template that none of `current` would use. For the start of a server that has
-    /// no VMs: clones would lose their memory.
+    /// How many complete templates of `key` are on disk, fit for use or not.
     ///
     /// # Errors
-    /// When a folder cannot be read or removed.
-    pub fn sweep_outdated(&self, current: &[TemplateKey]) -> Result<(), TemplateError> {
-        let keep: Vec<PathBuf> = current
-            .iter()
-            .map(|key| Ok(self.root.join(key.digest()?)))
-            .collect::<Result<_, TemplateError>>()?;
-        for folder in entries(&self.root)? {
-            if !keep.contains(&folder) {
-                remove(&folder)?;
-            }
+    /// When the folder is there but cannot be read.
+    pub fn count(&self, key: &TemplateKey) -> Result<usize, TemplateError> {
+        Ok(generations(&self.root.join(key.digest()?))?.len())
+    }
+
+    /// Folders of all templates but these. Clones may still read through to them.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn others(&self, current: &[PathBuf]) -> Result<Vec<PathBuf>, TemplateError> {
+        let mut others = Vec::new();
+        for key in entries(&self.root)? {
+            let found = generations(&key)?
+                .into_iter()
+                .map(|generation| key.join(generation.to_string()));
+            others.extend(found.filter(|folder| !current.contains(folder)));
+        }
+        Ok(others)
+    }
+
+    /// Lets nobody find this template any more, and leaves it where it is: its clones go on.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn set_aside(&self, files: &TemplateFiles, why: &str) -> Result<(), TemplateError> {
+        let Some(folder) = files.memory.parent().filter(|folder| folder.is_dir()) else {
+            return Ok(());
+        };
+        let path = folder.join(UNFIT);
+        std::fs::write(&path, why).map_err(|source| file_error("write", &path, source))
+    }
+
+    /// Removes a template that no machine uses, and the folder of its key if it was the last in it.
+    ///
+    /// # Errors
+    /// When something of it is left.
+    pub fn remove(&self, folder: &Path) -> Result<(), TemplateError> {
+        remove(folder)?;
+        if let Some(key) = folder.parent().filter(|key| key.starts_with(&self.root)) {
+            // Another is in it, or it is gone already.
+            let _ = std::fs::remove_dir(key);
         }
         Ok(())
     }

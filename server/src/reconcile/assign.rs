@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use remote_docker_api::StepTiming;
 use time::OffsetDateTime;
 
-use super::Reconciler;
 use super::jobs::timing;
+use super::{Reconciler, Trouble};
 use crate::failpoint;
 use crate::lease::{Grant, LeaseRow, VmRow};
 use crate::relay::Reservation;
@@ -89,7 +89,10 @@ impl Reconciler {
         let ports = &self.context.settings.ports;
         for port in ports.clone().filter(|port| !taken.contains(port)) {
             match self.relay.reserve(port).await {
-                Ok(reservation) => return Ok(Some(reservation)),
+                Ok(reservation) => {
+                    self.note(Trouble::Ports, None);
+                    return Ok(Some(reservation));
+                }
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {}
                 Err(error) => {
                     tracing::error!(
@@ -97,17 +100,16 @@ impl Reconciler {
                         error = &error as &dyn std::error::Error,
                         "port {port} cannot be opened"
                     );
+                    let why = format!("port {port} cannot be opened: {error}");
+                    self.note(Trouble::Ports, Some(why));
                     return Ok(None);
                 }
             }
         }
         let (first, last) = (ports.start(), ports.end());
         tracing::error!("no port of {first}-{last} is free: widen `relay.ports`");
-        self.set_status(|status| {
-            status.last_failure = Some(format!(
-                "every port of the relay ({first}-{last}) is in use"
-            ));
-        });
+        let why = format!("every port of the relay ({first}-{last}) is in use");
+        self.note(Trouble::Ports, Some(why));
         Ok(None)
     }
 }

@@ -1,5 +1,6 @@
 //! What this process knows and a restarted one would not: which actions are in flight, which keys it
-//! holds, how the templates stand. The reconciler's loop is its only writer.
+//! holds, what is to be tried again when. The reconciler's loop is its only writer. How the templates
+//! stand is in `upkeep.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,14 +10,12 @@ use time::OffsetDateTime;
 
 use super::watch::{Monitor, Use};
 use crate::guest::Guests;
-use crate::hypervisor::TemplateFiles;
 use crate::ids::VmId;
-use crate::lease::{Activity, PoolKey, TemplateState};
+use crate::lease::{Activity, PoolKey};
 use crate::pki::VmCa;
 
-/// After so many clones in a row that did not become machines, the template is taken to be bad and
-/// VMs boot cold.
-const CLONE_FAILURES_ALLOWED: u32 = 3;
+/// The longest time in seconds that a VM is left alone that could not be destroyed.
+const LONGEST_REST_S: u64 = 60;
 
 /// The longest time in seconds that a key whose VMs fail is left alone.
 const LONGEST_HOLD_S: u64 = 60;
@@ -34,7 +33,8 @@ pub(super) struct Memory {
     pub(super) activity: BTreeMap<VmId, Activity>,
     /// Guests that do not answer, or not as they should.
     pub(super) unwell: BTreeSet<VmId>,
-    templates: BTreeMap<PoolKey, Template>,
+    /// VMs that could not be destroyed.
+    pub(super) stuck: BTreeMap<VmId, Stuck>,
     failures: BTreeMap<PoolKey, Failures>,
 }
 
@@ -53,44 +53,20 @@ pub(super) struct Keyed {
     pub(super) steps: Vec<StepTiming>,
 }
 
-/// How it stands with the template of one key.
-#[derive(Debug, Clone)]
-pub(super) enum Template {
-    Missing,
-    Building,
-    Ready(TemplateFiles),
-    Unavailable,
+/// How often a VM could not be destroyed, and until when it is left alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stuck {
+    pub(super) tries: u32,
+    pub(super) rests_until: OffsetDateTime,
 }
 
 #[derive(Debug, Default)]
 struct Failures {
     in_a_row: u32,
-    clones_in_a_row: u32,
     held_until: Option<OffsetDateTime>,
 }
 
 impl Memory {
-    pub(super) fn set_template(&mut self, key: PoolKey, template: Template) {
-        self.templates.insert(key, template);
-    }
-
-    pub(super) fn template(&self, key: &PoolKey) -> Option<&Template> {
-        self.templates.get(key)
-    }
-
-    pub(super) fn template_states(&self) -> BTreeMap<PoolKey, TemplateState> {
-        let state = |template: &Template| match template {
-            Template::Missing => TemplateState::Missing,
-            Template::Building => TemplateState::Building,
-            Template::Ready(_) => TemplateState::Ready,
-            Template::Unavailable => TemplateState::Unavailable,
-        };
-        self.templates
-            .iter()
-            .map(|(key, template)| (key.clone(), state(template)))
-            .collect()
-    }
-
     /// Until when nothing new is begun for which key.
     pub(super) fn held_back(&self) -> BTreeMap<PoolKey, OffsetDateTime> {
         self.failures
@@ -113,16 +89,30 @@ impl Memory {
         failures.held_until = Some(now + Duration::from_secs(seconds.min(LONGEST_HOLD_S)));
     }
 
-    /// Notes that a clone failed; `true` when its template is to be given up.
-    pub(super) fn clone_failed(&mut self, key: &PoolKey, now: OffsetDateTime) -> bool {
-        self.failed(key, now);
-        let failures = self.failures.entry(key.clone()).or_default();
-        failures.clones_in_a_row += 1;
-        let given_up = failures.clones_in_a_row >= CLONE_FAILURES_ALLOWED;
-        if given_up {
-            self.set_template(key.clone(), Template::Unavailable);
-        }
-        given_up
+    /// Notes that a VM could not be destroyed and leaves it alone: 2 s, then twice as long each time.
+    pub(super) fn not_destroyed(&mut self, vm: VmId, now: OffsetDateTime) -> Stuck {
+        let tries = self.stuck.get(&vm).map_or(0, |stuck| stuck.tries);
+        let seconds = 1_u64
+            .checked_shl(tries.saturating_add(1))
+            .unwrap_or(LONGEST_REST_S);
+        let stuck = Stuck {
+            tries: tries.saturating_add(1),
+            rests_until: now + Duration::from_secs(seconds.min(LONGEST_REST_S)),
+        };
+        self.stuck.insert(vm, stuck);
+        stuck
+    }
+
+    /// VMs that could not be destroyed and are left alone now.
+    pub(super) fn resting(&self, now: OffsetDateTime) -> impl Iterator<Item = VmId> {
+        let rests = move |stuck: &Stuck| now < stuck.rests_until;
+        let stuck = self.stuck.iter().filter(move |(_, stuck)| rests(stuck));
+        stuck.map(|(vm, _)| *vm)
+    }
+
+    /// When each of these is tried again.
+    pub(super) fn next_try(&self) -> impl Iterator<Item = OffsetDateTime> {
+        self.stuck.values().map(|stuck| stuck.rests_until)
     }
 
     /// Takes in what a guest said about its use at `now`.
@@ -207,18 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_given_up_after_three_bad_clones_in_a_row() {
+    fn a_vm_that_cannot_be_destroyed_is_left_alone_longer_each_time_up_to_a_minute() {
         let now = OffsetDateTime::UNIX_EPOCH;
+        let vm = VmId::from_bits(1);
         let mut memory = Memory::default();
-        assert!(!memory.clone_failed(&key(), now));
-        assert!(!memory.clone_failed(&key(), now));
-        memory.succeeded(&key());
-        assert!(!memory.clone_failed(&key(), now));
-        assert!(!memory.clone_failed(&key(), now));
-        assert!(memory.clone_failed(&key(), now));
-        assert!(matches!(
-            memory.template(&key()),
-            Some(Template::Unavailable)
-        ));
+        let pauses: Vec<i64> = (0..80)
+            .map(|_| (memory.not_destroyed(vm, now).rests_until - now).whole_seconds())
+            .collect();
+        assert_eq!(pauses[..7], [2, 4, 8, 16, 32, 60, 60]);
+        assert!(pauses[7..].iter().all(|&seconds| seconds == 60));
+        let end = memory.stuck[&vm].rests_until;
+        assert_eq!(memory.resting(now).collect::<Vec<_>>(), [vm]);
+        assert_eq!(memory.resting(end).count(), 0);
     }
 }

@@ -7,15 +7,20 @@
 //! so it is the only writer of its memory (`memory.rs`) and of the relay's routes.
 
 mod assign;
+mod closing;
 mod disk;
 mod jobs;
 mod memory;
 mod observation;
 mod outcome;
 mod perform;
+mod publish;
 mod settings;
+mod status;
+mod templates;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,7 +29,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -32,23 +38,23 @@ use crate::guest::Guests;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, Observed};
 use crate::ids::VmId;
-use crate::lease::{Snapshot, TemplateState, VmRow, next_wakeup, plan, routes};
+use crate::lease::{Action, Snapshot, VmRow, next_wakeup, plan};
 use crate::relay::{Relay, Reservation, Route};
 use crate::store::{Store, StoreError};
 
+use closing::Course;
 use disk::DiskWatch;
 use jobs::{Context, Outcome};
-use memory::{Memory, Template};
+use memory::Memory;
 use observation::Before;
+use upkeep::Upkeep;
 use watch::Report;
 
 pub use settings::{Offer, Settings, Watching};
+pub use status::{Status, Trouble};
 
 /// How often the host is looked at when nothing else happens.
 const PERIOD: Duration = Duration::from_secs(5);
-
-/// How long jobs may go on after the server was told to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How many reports about guests may wait for the loop; their senders wait then.
 const MAX_REPORTS: usize = 256;
@@ -64,34 +70,46 @@ pub struct Reconciler {
     context: Context,
     relay: Relay,
     templates: Templates,
+    upkeep: Upkeep,
     memory: Memory,
     running: JoinSet<Outcome>,
-    /// Which VM a running job works on, for the case that the job panics.
-    vm_of_job: HashMap<tokio::task::Id, VmId>,
+    /// The running jobs that work on a VM.
+    jobs: HashMap<tokio::task::Id, Job>,
     look: Look,
     disk: DiskWatch,
-    published: Vec<Route>,
+    /// What the relay was told; `None` when it could not do all of it.
+    published: Option<Vec<Route>>,
     /// Ports of leases that became active since the routes were published.
     reservations: Vec<Reservation>,
     status: tokio::sync::watch::Sender<Status>,
     /// What those who watch the guests found out, and where they send it.
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
+    course: Course,
+    /// When the server ends although its course is not at its end.
+    ends_at: Option<Instant>,
+    /// What was logged of the database's failure, and when.
+    database_failed: Option<(String, Instant)>,
 }
 
-/// What the reconciler tells the rest of the server about itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
-    /// The last look at database and host went well.
-    pub healthy: bool,
-    /// Templates that are not there yet but are wanted from the start, as `engine/size`.
-    pub preparing: BTreeSet<String>,
-    /// Templates that cannot be had, so that VMs boot cold, as `engine/size`.
-    pub cold: BTreeSet<String>,
-    /// What is wrong with the host's disk, in words, so that no machines are started.
-    pub disk: Option<String>,
-    /// What failed last, in words; empty after the next success.
-    pub last_failure: Option<String>,
+/// A job that works on a VM.
+#[derive(Debug)]
+struct Job {
+    vm: VmId,
+    work: Work,
+    handle: AbortHandle,
+}
+
+/// What a job does with its VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Makes a machine for a lease, or goes on with it.
+    Makes,
+    /// Makes a machine without a row into a template.
+    BuildsTemplate,
+    TakesAway,
+    /// Lets one go on that stood still.
+    Resumes,
 }
 
 /// Looking at the host.
@@ -125,16 +143,20 @@ impl Reconciler {
             context,
             relay,
             templates,
+            upkeep: Upkeep::default(),
             memory: Memory::default(),
             running: JoinSet::new(),
-            vm_of_job: HashMap::new(),
+            jobs: HashMap::new(),
             look: Look::Due,
             disk,
-            published: Vec::new(),
+            published: Some(Vec::new()),
             reservations: Vec::new(),
             status: tokio::sync::watch::Sender::default(),
             reports,
             reporter,
+            course: Course::Serving,
+            ends_at: None,
+            database_failed: None,
         }
     }
 
@@ -150,39 +172,46 @@ impl Reconciler {
         self.status.subscribe()
     }
 
-    /// Runs until `stop`; lets the jobs under way end then, and leaves VMs as they are.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until it is told to stop; then takes away what serves nobody, or all there is if the server
+    /// is to be drained. Answers how many machines it could not take away in time.
+    pub async fn run(mut self, told: CancellationToken) -> usize {
         self.find_templates();
         self.disk.start(self.context.hypervisor.clone());
         let mut changes = self.context.store.changes();
         let mut period = tokio::time::interval(PERIOD);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while !stop.is_cancelled() {
+        'rounds: loop {
+            let serving = self.course == Course::Serving;
+            if serving && told.is_cancelled() {
+                self.begin_closing();
+            }
             changes.mark_unchanged();
             let wakeup = match self.round().await {
-                Ok(wakeup) => wakeup,
+                Ok(Round::Over) => break,
+                Ok(Round::Until(wakeup)) => {
+                    self.database_works();
+                    wakeup
+                }
                 Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "the database failed"
-                    );
-                    self.set_status(|status| status.healthy = false);
-                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
-                    continue;
+                    self.database_fails(&error);
+                    Some(self.context.clock.now() + PAUSE_AFTER_FAILURE)
                 }
             };
+            let paused = self.database_failed.is_some();
             loop {
                 tokio::select! {
-                    () = stop.cancelled() => {}
-                    _ = changes.changed() => {}
-                    _ = period.tick() => {
+                    () = told.cancelled(), if self.course == Course::Serving => {}
+                    () = at(self.ends_at) => break 'rounds,
+                    _ = changes.changed(), if !paused => {}
+                    _ = period.tick(), if !paused => {
                         if matches!(self.look, Look::Rested) { self.look = Look::Due }
                         self.prune().await;
                     }
                     () = self.disk.alarm() => {
                         if matches!(self.look, Look::Rested) { self.look = Look::Due }
                     }
-                    () = until(&*self.context.clock, wakeup) => {}
+                    () = tokio::time::sleep(PAUSE_AFTER_FAILURE), if paused => {}
+                    () = until(&*self.context.clock, wakeup), if !paused => {}
                     Some(ended) = self.running.join_next_with_id() => self.job_ended(ended),
                     Some(report) = self.reports.recv() => {
                         if !self.hear(report) { continue }
@@ -195,13 +224,16 @@ impl Reconciler {
                 self.job_ended(ended);
             }
         }
-        self.stop().await;
+        self.close().await
     }
 
-    /// One round: gather, plan, act. Returns when time alone makes something due.
-    async fn round(&mut self) -> Result<Option<OffsetDateTime>, StoreError> {
+    /// One round: gather, plan, act.
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        let now = self.context.clock.now();
         // The order matters: this process's sets first, then the rows, then the host.
-        let busy_vms = self.memory.busy_vms.clone();
+        let mut busy_vms = self.memory.busy_vms.clone();
+        // Those that could not be destroyed are left alone for a while.
+        busy_vms.extend(self.memory.resting(now));
         let connected = self.memory.started.keys().copied().collect();
         let keyed = self.memory.keyed.keys().copied().collect();
         let (vms, leases) = self.context.store.snapshot().await?;
@@ -216,8 +248,7 @@ impl Reconciler {
                 None
             }
         };
-        let looked = observed.is_some();
-        let snapshot = Snapshot {
+        let mut snapshot = Snapshot {
             vms,
             leases,
             observed,
@@ -225,21 +256,41 @@ impl Reconciler {
             busy_leases: BTreeSet::new(),
             connected,
             keyed,
-            templates: self.memory.template_states(),
+            templates: self.upkeep.states(),
             held_back: self.memory.held_back(),
             free_disk_bytes: self.disk.free(),
             activity: self.memory.activity.clone(),
             unwell: self.memory.unwell.clone(),
             ..Snapshot::default()
         };
-        let now = self.context.clock.now();
         self.publish(&snapshot);
         self.watch_guests(&snapshot);
-        for action in plan(now, &snapshot, &self.context.settings.policy) {
-            self.perform(action, &snapshot, now).await?;
+        if self.is_over(&snapshot) {
+            return Ok(Round::Over);
         }
-        self.tell_status(looked);
-        Ok(next_wakeup(now, &snapshot, &self.context.settings.policy))
+        let mut policy = self.context.settings.policy.clone();
+        let rebuilding_mib = self.upkeep.rebuilding_mib(&policy);
+        policy.budget = policy.budget.without(rebuilding_mib);
+        self.course.shape(now, &mut snapshot, &mut policy);
+        let actions = plan(now, &snapshot, &policy);
+        if !actions.iter().any(|it| matches!(it, Action::Assign { .. })) {
+            // Nobody lacks one.
+            self.note(Trouble::Ports, None);
+        }
+        for action in actions {
+            self.perform(action, &snapshot, &policy, now).await?;
+        }
+        self.keep_templates(&snapshot, &policy, now);
+        self.take_stock(&snapshot);
+        let own = self.memory.next_try().chain(self.upkeep.next_due());
+        let own = own
+            .chain(self.course.deadline())
+            .filter(|moment| *moment > now);
+        let wakeup = next_wakeup(now, &snapshot, &policy)
+            .into_iter()
+            .chain(own)
+            .min();
+        Ok(Round::Until(wakeup))
     }
 
     fn look_at_host(&mut self, vms: &[VmRow]) {
@@ -252,62 +303,6 @@ impl Reconciler {
         });
     }
 
-    /// Tells the relay which routes exist. A port that another process took in the meantime is tried
-    /// again in every round.
-    fn publish(&mut self, snapshot: &Snapshot) {
-        let wanted = routes(
-            &snapshot.leases,
-            &snapshot.vms,
-            self.context.settings.guest_network,
-        );
-        if wanted == self.published {
-            return;
-        }
-        let failed = self.relay.publish(wanted.clone());
-        self.reservations.clear();
-        for failure in &failed {
-            let port = failure.route.port;
-            tracing::error!(lease = %failure.route.lease, port, error = &failure.error as &dyn std::error::Error, "{} cannot be reached: port {port} cannot be opened", failure.route.lease);
-        }
-        self.published = if failed.is_empty() {
-            wanted
-        } else {
-            Vec::new()
-        };
-    }
-
-    fn find_templates(&mut self) {
-        if let Err(error) = self.templates.sweep_unfinished() {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "half-built templates are not swept"
-            );
-        }
-        for (key, offer) in self.context.settings.offers.clone() {
-            let template = if self.context.settings.templates {
-                match self
-                    .templates
-                    .find(&jobs::template_key(&self.context, &offer))
-                {
-                    Ok(Some(files)) => Template::Ready(files),
-                    Ok(None) => Template::Missing,
-                    Err(error) => {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "template of {}/{} is not readable; it will be built again",
-                            key.engine,
-                            key.size
-                        );
-                        Template::Missing
-                    }
-                }
-            } else {
-                Template::Unavailable
-            };
-            self.memory.set_template(key, template);
-        }
-    }
-
     async fn prune(&self) {
         let before = self.context.clock.now() - KEEP_ENDED;
         if let Err(error) = self.context.store.prune(before).await {
@@ -317,52 +312,21 @@ impl Reconciler {
             );
         }
     }
+}
 
-    fn tell_status(&self, looked: bool) {
-        let states = self.memory.template_states();
-        let named = |wanted: fn(&TemplateState) -> bool| {
-            states
-                .iter()
-                .filter(|(_, state)| wanted(state))
-                .map(|(key, _)| key.clone())
-                .collect::<Vec<_>>()
-        };
-        let prebuilt = &self.context.settings.policy.prebuild;
-        let text = |key: &crate::lease::PoolKey| format!("{}/{}", key.engine, key.size);
-        let preparing = named(|s| !s.is_settled())
-            .iter()
-            .filter(|key| prebuilt.contains(*key))
-            .map(text)
-            .collect();
-        let cold = named(|s| *s == TemplateState::Unavailable)
-            .iter()
-            .map(text)
-            .collect();
-        self.set_status(|status| {
-            status.healthy |= looked;
-            status.preparing = preparing;
-            status.cold = cold;
-            status.disk = self.disk.trouble();
-        });
-    }
+/// How a round ended.
+enum Round {
+    /// There is nothing more to do in this server's life.
+    Over,
+    /// At this moment time alone makes something due.
+    Until(Option<OffsetDateTime>),
+}
 
-    fn set_status(&self, change: impl FnOnce(&mut Status)) {
-        self.status.send_if_modified(|status| {
-            let before = status.clone();
-            change(status);
-            *status != before
-        });
-    }
-
-    async fn stop(&mut self) {
-        self.memory.monitors.clear();
-        let all = async { while self.running.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
-            tracing::warn!(
-                "stopped with {} steps unfinished; the next start makes them good",
-                self.running.len()
-            );
-        }
+/// Sleeps until then; for ever without a moment.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        None => std::future::pending().await,
+        Some(moment) => tokio::time::sleep_until(moment).await,
     }
 }
 

@@ -3,8 +3,8 @@
 use tokio::task::{Id, JoinError};
 
 use super::jobs::{JobError, Outcome};
-use super::memory::Template;
-use super::{Look, Reconciler};
+use super::status::{in_words, named};
+use super::{Look, Reconciler, Trouble};
 use crate::ids::VmId;
 use crate::lease::PoolKey;
 
@@ -14,11 +14,13 @@ impl Reconciler {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        if let Some(vm) = self.vm_of_job.remove(&id) {
-            self.memory.busy_vms.remove(&vm);
+        if let Some(job) = self.jobs.remove(&id) {
+            self.memory.busy_vms.remove(&job.vm);
         }
         match ended {
             Ok((_, outcome)) => self.take(outcome),
+            // A step that was called off.
+            Err(error) if error.is_cancelled() => {}
             // The VM is no longer busy, so the planner finds it interrupted and destroys it.
             Err(error) => {
                 tracing::error!(
@@ -31,7 +33,9 @@ impl Reconciler {
     }
 
     fn take(&mut self, outcome: Outcome) {
-        let now = self.context.clock.now();
+        if self.is_too_late(&outcome) {
+            return;
+        }
         match outcome {
             Outcome::Started {
                 vm,
@@ -51,15 +55,18 @@ impl Reconciler {
             Outcome::Activated {
                 vm,
                 key,
+                cloned,
                 result: Ok(ready),
-                ..
             } => {
                 let (keyed, link) = *ready;
                 self.memory.succeeded(&key);
+                if cloned {
+                    self.upkeep.clone_succeeded(&key);
+                }
                 self.memory.started.remove(&vm);
                 self.memory.keyed.insert(vm, keyed);
                 self.watch(vm, Some(link));
-                self.set_status(|status| status.last_failure = None);
+                self.note(Trouble::Starts(named(&key)), None);
             }
             Outcome::Activated {
                 vm,
@@ -71,54 +78,30 @@ impl Reconciler {
             }
             Outcome::TornDown { vm, result } => {
                 self.memory.forget(vm);
-                if result.is_err() {
-                    self.look = Look::Due;
+                self.torn_down(vm, result);
+            }
+            Outcome::TemplateBuilt { key, result } => self.template_built(key, result),
+            Outcome::TemplateRemoved { result } => {
+                if let Err(error) = result {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a template that is not used any more is not removed; the next start tries again"
+                    );
                 }
-            }
-            Outcome::TemplateBuilt {
-                key,
-                result: Ok(files),
-                ..
-            } => {
-                tracing::info!(
-                    engine = key.engine,
-                    size = key.size,
-                    "the template of {}/{} is ready",
-                    key.engine,
-                    key.size
-                );
-                self.memory.succeeded(&key);
-                self.memory.set_template(key, Template::Ready(files));
-                self.set_status(|status| status.last_failure = None);
-            }
-            Outcome::TemplateBuilt {
-                vm,
-                key,
-                result: Err(error),
-            } => {
-                self.note_failure(
-                    &format!(
-                        "the template of {}/{} could not be built",
-                        key.engine, key.size
-                    ),
-                    &error,
-                );
-                tracing::warn!(%vm, "{}/{} boots cold until the server is started again: slower, but right", key.engine, key.size);
-                self.memory.failed(&key, now);
-                self.memory.set_template(key, Template::Unavailable);
-                // What the failed build may have left is an orphan.
-                self.look = Look::Due;
             }
             Outcome::Observed { result } => {
                 let before = std::mem::replace(&mut self.look, Look::Rested);
                 match (before, result) {
                     (Look::UnderWay(before), Ok(observed)) => {
                         self.look = Look::Seen(before, observed);
+                        self.note(Trouble::Host, None);
                     }
                     (_, Ok(_)) => self.look = Look::Due,
                     (_, Err(error)) => {
-                        self.note_failure("the host could not be looked at", &error);
-                        self.set_status(|status| status.healthy = false);
+                        let what = "the host could not be looked at";
+                        tracing::warn!(error = &error as &dyn std::error::Error, "{what}");
+                        let why = format!("{what}: {}", in_words(&error));
+                        self.note(Trouble::Host, Some(why));
                     }
                 }
             }
@@ -127,29 +110,36 @@ impl Reconciler {
     }
 
     fn start_failed(&mut self, vm: VmId, key: &PoolKey, cloned: bool, error: &JobError) {
-        let now = self.context.clock.now();
         self.memory.forget(vm);
-        self.note_failure(&format!("{vm} did not become ready"), error);
-        if !cloned {
-            self.memory.failed(key, now);
-        } else if self.memory.clone_failed(key, now) {
-            tracing::warn!(
-                "clones of {}/{} fail again and again: its VMs boot cold until the server is started again",
-                key.engine,
-                key.size
-            );
+        let what = format!("{vm} did not become ready");
+        tracing::warn!(%vm, error = error as &dyn std::error::Error, "{what}");
+        let why = format!("{what}: {}", in_words(error));
+        self.note(Trouble::Starts(named(key)), Some(why));
+        self.memory.failed(key, self.context.clock.now());
+        if cloned {
+            self.clone_failed(key, error);
         }
     }
 
-    fn note_failure(&self, what: &str, error: &(dyn std::error::Error + 'static)) {
-        tracing::warn!(error, "{what}");
-        let mut text = what.to_owned();
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        self.set_status(|status| status.last_failure = Some(text));
+    fn torn_down(&mut self, vm: VmId, result: Result<(), JobError>) {
+        let Err(error) = result else {
+            self.memory.stuck.remove(&vm);
+            self.note(Trouble::TearDown(vm), None);
+            if self.upkeep.has_outdated() {
+                // It may have been the last of its template.
+                self.look = Look::Due;
+            }
+            return;
+        };
+        let now = self.context.clock.now();
+        let stuck = self.memory.not_destroyed(vm, now);
+        let (tries, pause_s) = (stuck.tries, (stuck.rests_until - now).whole_seconds());
+        tracing::warn!(%vm, tries, error = &error as &dyn std::error::Error, "{vm} could not be destroyed; it is tried again in {pause_s} s");
+        let why = format!(
+            "{vm} could not be destroyed, {tries} times by now: {}; it is tried again",
+            in_words(&error)
+        );
+        self.note(Trouble::TearDown(vm), Some(why));
+        self.look = Look::Due;
     }
 }

@@ -2,14 +2,14 @@
 
 use time::OffsetDateTime;
 
-use super::jobs::{activate, build_template, resume, start, tear_down};
-use super::memory::Template;
-use super::{Reconciler, jobs};
+use super::jobs::{activate, resume, start, tear_down};
+use super::upkeep::Template;
+use super::{Job, Reconciler, Work, jobs};
 use crate::clock::random_bytes;
 use crate::failpoint;
 use crate::ids::VmId;
 use crate::lease::{
-    Action, Cause, DestroyReason, LeasePhase, LeaseRow, PoolKey, Snapshot, VmPhase, VmRow,
+    Action, Cause, DestroyReason, LeasePhase, LeaseRow, Policy, PoolKey, Snapshot, VmPhase, VmRow,
 };
 use crate::store::StoreError;
 
@@ -18,6 +18,7 @@ impl Reconciler {
         &mut self,
         action: Action,
         snapshot: &Snapshot,
+        policy: &Policy,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
         let vm = |id: VmId| snapshot.vms.iter().find(|vm| vm.id == id);
@@ -66,7 +67,7 @@ impl Reconciler {
                     self.assign(lease, vm, now).await?;
                 }
             }
-            Action::CreateVm(key) => self.create_vm(key, snapshot, now).await?,
+            Action::CreateVm(key) => self.create_vm(key, snapshot, policy, now).await?,
             Action::Destroy { vm: id, reason } => {
                 if let Some(row) = vm(id) {
                     self.mark_for_destruction(row, reason, now).await?;
@@ -80,21 +81,28 @@ impl Reconciler {
             Action::Activate(id) => {
                 if let (Some(row), Some(started)) = (vm(id), self.memory.started.get(&id)) {
                     let job = activate(self.context.clone(), row.clone(), started.clone());
-                    self.spawn(id, job);
+                    self.spawn(id, Work::Makes, job);
                 }
             }
-            Action::Resume(id) => self.spawn(id, resume(self.context.clone(), id)),
+            Action::Resume(id) => {
+                let job = resume(self.context.clone(), id);
+                self.spawn(id, Work::Resumes, job);
+            }
             Action::TearDown(id) => {
                 self.memory.forget(id);
                 let job = tear_down(self.context.clone(), id, vm(id).cloned());
-                self.spawn(id, job);
+                self.spawn(id, Work::TakesAway, job);
             }
             Action::SweepOrphan(id) => {
                 tracing::warn!(vm = %id, "{id} is on the host without a row: it is swept");
                 let job = tear_down(self.context.clone(), id, None);
-                self.spawn(id, job);
+                self.spawn(id, Work::TakesAway, job);
             }
-            Action::BuildTemplate(key) => self.build_template(key),
+            Action::BuildTemplate(key) => {
+                if self.build_template(&key) {
+                    self.upkeep.set(key, Template::Building);
+                }
+            }
         }
         Ok(())
     }
@@ -125,9 +133,9 @@ impl Reconciler {
         &mut self,
         key: PoolKey,
         snapshot: &Snapshot,
+        policy: &Policy,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let policy = &self.context.settings.policy;
         let (Some(&memory_mib), Ok(bits)) = (policy.sizes.get(&key), random_bytes()) else {
             return Ok(());
         };
@@ -170,36 +178,27 @@ impl Reconciler {
         let Some(offer) = self.context.settings.offers.get(&row.key).cloned() else {
             return;
         };
-        let template = match self.memory.template(&row.key) {
+        let template = match self.upkeep.get(&row.key) {
             Some(Template::Ready(files)) => Some(files.clone()),
-            Some(Template::Unavailable) => None,
+            Some(Template::Unavailable { .. }) => None,
             _ => return,
         };
         let id = row.id;
-        self.spawn(id, start(self.context.clone(), row, offer, template));
-    }
-
-    fn build_template(&mut self, key: PoolKey) {
-        let offer = self.context.settings.offers.get(&key).cloned();
-        let (Some(offer), Ok(bits)) = (offer, random_bytes()) else {
-            return;
-        };
-        let vm = VmId::from_bits(u64::from_ne_bytes(bits));
-        tracing::info!(%vm, engine = key.engine, size = key.size, "building the template of {}/{}", key.engine, key.size);
-        self.memory.set_template(key.clone(), Template::Building);
-        let job = build_template(self.context.clone(), self.templates.clone(), vm, key, offer);
-        self.spawn(vm, job);
+        self.upkeep.starts(id, template.as_ref());
+        let job = start(self.context.clone(), row, offer, template);
+        self.spawn(id, Work::Makes, job);
     }
 
     /// Runs a job beside the loop; its VM is busy until it ends.
     pub(super) fn spawn(
         &mut self,
         vm: VmId,
+        work: Work,
         job: impl Future<Output = jobs::Outcome> + Send + 'static,
     ) {
         self.memory.busy_vms.insert(vm);
         let handle = self.running.spawn(job);
-        self.vm_of_job.insert(handle.id(), vm);
+        self.jobs.insert(handle.id(), Job { vm, work, handle });
     }
 
     /// Has a line written on a guest's console. The loop does not wait for it, and a guest that does

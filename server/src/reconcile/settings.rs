@@ -31,6 +31,9 @@ pub struct Settings {
     pub templates: bool,
     /// How guests are watched.
     pub watching: Watching,
+    /// What becomes of leases when the server is told to stop: without it they stay for its next
+    /// start, with it they may go on for so long and then end.
+    pub drain: Option<Duration>,
 }
 
 /// How guests that are ready or handed out are watched.

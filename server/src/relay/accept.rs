@@ -5,11 +5,12 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Route;
 use super::gate::{Full, Gate};
+use super::hall::{Hall, Wait};
 use super::splice::{self, Carrier};
 
 /// Connections that may wait to be taken; the kernel lowers it to `net.core.somaxconn`.
@@ -32,13 +33,16 @@ pub(super) struct Port {
     pub listener: Arc<TcpListener>,
     pub route: Route,
     pub gate: Arc<Gate>,
+    pub hall: Arc<Hall>,
+    pub silence: Duration,
     pub carrier: Arc<Carrier>,
     pub cut: CancellationToken,
 }
 
 /// Takes connections until the route is gone.
 pub(super) async fn run(port: Port) {
-    let Port { route, cut, .. } = &port;
+    let port = Arc::new(port);
+    let Port { route, cut, .. } = &*port;
     let mut failing = false;
     loop {
         let taken = tokio::select! {
@@ -65,25 +69,39 @@ pub(super) async fn run(port: Port) {
             }
         };
         failing = false;
-        match port.gate.enter() {
-            Ok(pass) => {
-                let connection =
-                    splice::run(Arc::clone(&port.carrier), client, *route, cut.clone());
-                tokio::spawn(async move {
-                    let _counted = pass;
-                    connection.await;
-                });
+        let wait = port.hall.enter();
+        tokio::spawn(attend(Arc::clone(&port), client, wait));
+    }
+}
+
+/// One connection from its beginning to its end.
+async fn attend(port: Arc<Port>, client: TcpStream, wait: Wait) {
+    let Port { route, cut, .. } = &*port;
+    let mut first = [0];
+    // Looks only: the byte is the guest's.
+    let said = tokio::select! {
+        biased;
+        () = cut.cancelled() => return splice::reset(client),
+        () = wait.leave.cancelled() => return splice::reset(client),
+        said = tokio::time::timeout(port.silence, client.peek(&mut first)) => said,
+    };
+    drop(wait);
+    if !matches!(said, Ok(Ok(1))) {
+        return splice::reset(client);
+    }
+    match port.gate.enter() {
+        Ok(_counted) => {
+            splice::run(Arc::clone(&port.carrier), client, *route, cut.clone()).await;
+        }
+        Err(Full { first, limit }) => {
+            if first {
+                tracing::warn!(
+                    lease = %route.lease, limit,
+                    "lease {} has {limit} connections, its limit; further ones are reset",
+                    route.lease
+                );
             }
-            Err(Full { first, limit }) => {
-                if first {
-                    tracing::warn!(
-                        lease = %route.lease, limit,
-                        "lease {} has {limit} connections, its limit; further ones are reset",
-                        route.lease
-                    );
-                }
-                splice::reset(client);
-            }
+            splice::reset(client);
         }
     }
 }

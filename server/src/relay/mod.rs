@@ -4,6 +4,7 @@
 
 mod accept;
 mod gate;
+mod hall;
 mod splice;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::network::Dial;
 use gate::Gate;
+use hall::Hall;
 
 /// A port that leads to a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +43,11 @@ pub struct Limits {
     /// Connections that a lease may have at a time, over all its ports. Each takes two file
     /// descriptors and 128 KiB. One more is reset at once.
     pub connections_per_lease: usize,
+    /// Connections of a port whose client has said nothing yet. They count as none of the lease's; of
+    /// one too many, the oldest is reset.
+    pub silent_per_port: usize,
+    /// How long a client may take to say something, after which it is reset.
+    pub silence: Duration,
     /// How long a guest may take to answer a connection.
     pub dial_timeout: Duration,
 }
@@ -49,6 +56,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_per_lease: 256,
+            silent_per_port: 128,
+            silence: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(5),
         }
     }
@@ -189,6 +198,8 @@ impl Inner {
             listener: Arc::clone(&door.listener),
             route,
             gate: Arc::clone(gate),
+            hall: Arc::new(Hall::new(self.limits.silent_per_port)),
+            silence: self.limits.silence,
             carrier: Arc::clone(&self.carrier),
             cut: door.cut.clone(),
         }));

@@ -60,6 +60,13 @@ async fn connect(port: u16) -> TcpStream {
     TcpStream::connect((here(), port)).await.unwrap()
 }
 
+/// Connects and says something, as TLS clients do.
+async fn speak(port: u16) -> TcpStream {
+    let mut stream = connect(port).await;
+    stream.write_all(b"x").await.unwrap();
+    stream
+}
+
 async fn echoes(stream: &mut TcpStream) {
     stream.write_all(b"ping").await.unwrap();
     let mut answer = [0; 4];
@@ -137,6 +144,7 @@ async fn a_port_goes_over_to_another_lease_in_one_step() {
     let (one, two) = (
         guest(echo).await,
         guest(|mut stream| async move {
+            stream.read_exact(&mut [0; 1]).await.unwrap();
             stream.write_all(b"two").await.unwrap();
         })
         .await,
@@ -147,7 +155,7 @@ async fn a_port_goes_over_to_another_lease_in_one_step() {
     echoes(&mut old).await;
     assert!(relay.publish(vec![route(OTHER, 2000, two)]).is_empty());
     let mut answer = Vec::new();
-    let mut new = connect(2000).await;
+    let mut new = speak(2000).await;
     timeout(FAR, new.read_to_end(&mut answer))
         .await
         .unwrap()
@@ -217,7 +225,7 @@ async fn one_connection_too_many_is_reset_and_room_is_found_again() {
     let (mut one, mut two) = (connect(2000).await, connect(2001).await);
     echoes(&mut one).await;
     echoes(&mut two).await;
-    let mut three = connect(2000).await;
+    let mut three = speak(2000).await;
     assert_eq!(ends_with(&mut three).await, Err(ErrorKind::ConnectionReset));
     echoes(&mut connect(2002).await).await;
     drop(one);
@@ -226,12 +234,51 @@ async fn one_connection_too_many_is_reset_and_room_is_found_again() {
 }
 
 #[tokio::test]
+async fn clients_that_say_nothing_take_no_place_and_the_oldest_makes_way() {
+    let guest = guest(echo).await;
+    let relay = relay(Limits {
+        connections_per_lease: 1,
+        silent_per_port: 2,
+        silence: FAR * 9,
+        ..Limits::default()
+    });
+    assert!(relay.publish(vec![route(LEASE, 2000, guest)]).is_empty());
+    let mut oldest = connect(2000).await;
+    let (mut second, _third) = (connect(2000).await, connect(2000).await);
+    assert_eq!(
+        ends_with(&mut oldest).await,
+        Err(ErrorKind::ConnectionReset)
+    );
+    assert_eq!(relay.connections(LEASE), 0);
+    // One that has spoken has left the hall: nobody has to make way any more.
+    echoes(&mut second).await;
+    let _fourth = connect(2000).await;
+    echoes(&mut second).await;
+    assert_eq!(relay.connections(LEASE), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_reset_in_time() {
+    let guest = guest(echo).await;
+    let relay = relay(Limits {
+        silence: Duration::from_millis(50),
+        ..Limits::default()
+    });
+    assert!(relay.publish(vec![route(LEASE, 2000, guest)]).is_empty());
+    let mut client = connect(2000).await;
+    assert_eq!(
+        ends_with(&mut client).await,
+        Err(ErrorKind::ConnectionReset)
+    );
+}
+
+#[tokio::test]
 async fn a_guest_that_does_not_take_the_connection_resets_the_client() {
     let nobody = SocketAddrV4::new(here(), 9);
     let relay = relay(Limits::default());
     assert!(relay.publish(vec![route(LEASE, 2000, nobody)]).is_empty());
     assert_eq!(
-        ends_with(&mut connect(2000).await).await,
+        ends_with(&mut speak(2000).await).await,
         Err(ErrorKind::ConnectionReset)
     );
     until_connections(&relay, LEASE, 0).await;
@@ -257,7 +304,7 @@ async fn a_guest_that_does_not_answer_resets_the_client_in_time() {
     let nobody = SocketAddrV4::new(here(), 9);
     assert!(relay.publish(vec![route(LEASE, 2000, nobody)]).is_empty());
     assert_eq!(
-        ends_with(&mut connect(2000).await).await,
+        ends_with(&mut speak(2000).await).await,
         Err(ErrorKind::ConnectionReset)
     );
 }
@@ -274,7 +321,7 @@ async fn a_client_that_is_still_waiting_for_its_guest_is_cut_too() {
             .publish(vec![route(LEASE, 2000, SocketAddrV4::new(here(), 9))])
             .is_empty()
     );
-    let mut client = connect(2000).await;
+    let mut client = speak(2000).await;
     until_connections(&relay, LEASE, 1).await;
     assert!(relay.publish(vec![]).is_empty());
     assert_eq!(

@@ -155,7 +155,18 @@ impl Store {
     /// Begins a transaction that writes. It takes SQLite's write lock at once: one that read first
     /// and wants to write later can be refused because another has written in between.
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+        // In a task of its own, so that a caller that goes away cannot stop it halfway: between the
+        // statement and the transaction's guard the library has a place to wait, and what is dropped
+        // there would keep the write lock with nobody to give it back. A guard that nobody takes is
+        // dropped, which rolls back.
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with("BEGIN IMMEDIATE").await });
+        match begun.await {
+            Ok(begun) => Ok(begun?),
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            // The runtime goes down, and the caller with it.
+            Err(_) => Err(sqlx::Error::WorkerCrashed.into()),
+        }
     }
 
     /// Commits and tells those who wait for changes.

@@ -15,4 +15,5 @@ mod faults;
 mod guest;
 mod isolation;
 mod run;
+mod stopping;
 mod tls;

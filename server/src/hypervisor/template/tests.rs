@@ -16,6 +16,7 @@ fn key() -> TemplateKey {
             layout: "l".into(),
         },
         protocol: 1,
+        machine: "m".into(),
     }
 }
 
@@ -80,6 +81,10 @@ async fn a_template_is_found_again_by_its_whole_key() {
             protocol: 2,
             ..key()
         },
+        TemplateKey {
+            machine: "other".into(),
+            ..key()
+        },
         host(|h| h.accelerator = Accelerator::Kvm),
         host(|h| h.qemu_version = "10.0.3".into()),
         host(|h| h.libvirt_version = "11.3.1".into()),
@@ -133,15 +138,65 @@ async fn damaged_and_unfinished_templates_are_not_used() {
 }
 
 #[tokio::test]
-async fn outdated_templates_go_and_current_ones_stay() {
+async fn outdated_templates_are_told_from_current_ones() {
     let bench = Bench::new();
     let old = TemplateKey {
         image_digest: "old".into(),
         ..key()
     };
-    bench.build(&old, 1).await.unwrap();
-    let current = bench.build(&key(), 2).await.unwrap();
-    bench.templates.sweep_outdated(&[key()]).unwrap();
+    let folder = |files: &TemplateFiles| files.memory.parent().unwrap().to_owned();
+    let outdated = folder(&bench.build(&old, 1).await.unwrap());
+    let former = folder(&bench.build(&key(), 2).await.unwrap());
+    let current = bench.build(&key(), 3).await.unwrap();
+    assert_eq!(bench.templates.count(&key()).unwrap(), 2);
+
+    let mut others = bench.templates.others(&[folder(&current)]).unwrap();
+    others.sort();
+    let mut expected = vec![outdated.clone(), former];
+    expected.sort();
+    assert_eq!(others, expected);
+    for folder in &others {
+        bench.templates.remove(folder).unwrap();
+    }
+    assert!(
+        !outdated.parent().unwrap().exists(),
+        "an empty folder stays"
+    );
     assert_eq!(bench.templates.find(&old).unwrap(), None);
     assert_eq!(bench.templates.find(&key()).unwrap(), Some(current));
+}
+
+#[tokio::test]
+async fn a_template_that_was_set_aside_stays_where_it_is_and_is_not_found() {
+    let bench = Bench::new();
+    let files = bench.build(&key(), 1).await.unwrap();
+    bench
+        .templates
+        .set_aside(&files, "three clones failed")
+        .unwrap();
+    assert_eq!(bench.templates.find(&key()).unwrap(), None);
+    assert!(files.are_there());
+    let next = bench.build(&key(), 2).await.unwrap();
+    assert_ne!(next, files);
+    assert_eq!(bench.templates.find(&key()).unwrap(), Some(next));
+    // One whose folder somebody removed needs no mark.
+    std::fs::remove_dir_all(files.memory.parent().unwrap()).unwrap();
+    bench.templates.set_aside(&files, "gone").unwrap();
+}
+
+#[test]
+fn the_key_has_the_layout_of_the_machine_and_nothing_of_one_machine() {
+    let host = key().host;
+    let new =
+        |vcpus, memory_mib| TemplateKey::new("i".into(), vcpus, memory_mib, host.clone()).machine;
+    assert_eq!(new(2, 1024), new(2, 1024));
+    assert_ne!(new(2, 1024), new(4, 1024));
+    let kvm = HostFacts {
+        accelerator: Accelerator::Kvm,
+        ..host.clone()
+    };
+    assert_ne!(
+        TemplateKey::new("i".into(), 2, 1024, kvm).machine,
+        new(2, 1024)
+    );
 }

@@ -17,6 +17,7 @@ use super::Settings;
 use super::memory::{Keyed, Started};
 use crate::clock::Clock;
 use crate::guest::{GuestError, Link};
+use crate::hypervisor::template::TemplateError;
 use crate::hypervisor::{Hypervisor, HypervisorError, Observed, TemplateFiles};
 use crate::ids::VmId;
 use crate::lease::{DestroyReason, PoolKey, VmPhase, VmRow};
@@ -57,9 +58,11 @@ pub(super) enum Outcome {
         result: Result<(), JobError>,
     },
     TemplateBuilt {
-        vm: VmId,
         key: PoolKey,
         result: Result<TemplateFiles, JobError>,
+    },
+    TemplateRemoved {
+        result: Result<(), TemplateError>,
     },
     Observed {
         result: Result<Observed, HypervisorError>,
@@ -79,7 +82,7 @@ pub(super) enum JobError {
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
     #[error(transparent)]
-    Template(#[from] crate::hypervisor::template::TemplateError),
+    Template(#[from] TemplateError),
     #[error("the database failed")]
     Store(#[from] StoreError),
     #[error("the system has no random numbers to give")]

@@ -1,7 +1,5 @@
 //! Builds a template.
 
-use guest_protocol::VERSION;
-
 use super::{Context, Outcome};
 use crate::clock::random_bytes;
 use crate::hypervisor::template::{TemplateKey, Templates};
@@ -27,16 +25,16 @@ pub(in super::super) async fn build_template(
             .await?)
     }
     .await;
-    Outcome::TemplateBuilt { vm, key, result }
+    Outcome::TemplateBuilt { key, result }
 }
 
 /// What the template of `offer` depends on, on this host.
 pub(in super::super) fn template_key(context: &Context, offer: &Offer) -> TemplateKey {
-    TemplateKey {
-        image_digest: offer.image_digest.clone(),
-        vcpus: offer.vcpus,
-        memory_mib: offer.memory_mib,
-        host: context.hypervisor.host().clone(),
-        protocol: VERSION,
-    }
+    let host = context.hypervisor.host().clone();
+    TemplateKey::new(
+        offer.image_digest.clone(),
+        offer.vcpus,
+        offer.memory_mib,
+        host,
+    )
 }

@@ -16,7 +16,7 @@ use crate::hypervisor::sim::SimHypervisor;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, ImageFiles};
 use crate::image::Seen;
-use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, Policy, PoolKey};
+use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, Policy, PoolKey, VmPhase};
 use crate::network::DirectDialer;
 use crate::pki::SanName;
 use crate::reconcile::{Offer, Reconciler, Settings, Status, Watching};
@@ -46,7 +46,7 @@ pub(super) struct Bench {
 }
 
 struct Server {
-    task: JoinHandle<()>,
+    task: JoinHandle<usize>,
     stop: CancellationToken,
     status: tokio::sync::watch::Receiver<Status>,
     guests: Guests,
@@ -121,6 +121,7 @@ impl Bench {
                 period: std::time::Duration::from_millis(20),
                 ..Watching::default()
             },
+            drain: None,
         };
         let store = Arc::new(Store::open(&folder.path().join("state.db")).await.unwrap());
         let sim = SimHypervisor::new(Arc::new(clock.clone()));
@@ -190,6 +191,53 @@ impl Bench {
         self.server.as_ref().unwrap().guests.clone()
     }
 
+    /// Tells the server to stop; it may take its time.
+    pub(super) fn tell_to_stop(&self) {
+        self.server.as_ref().unwrap().stop.cancel();
+    }
+
+    /// Waits for the server to end; answers how many machines it left that should be gone.
+    pub(super) async fn stopped(&mut self) -> usize {
+        let server = self.server.take().unwrap();
+        tokio::time::timeout(PATIENCE, server.task)
+            .await
+            .expect("the server does not end")
+            .unwrap()
+    }
+
+    /// What is wrong, in words.
+    pub(super) fn troubles(&self) -> String {
+        let status = self.status();
+        let texts: Vec<&str> = status.troubles.values().map(String::as_str).collect();
+        texts.join("; ")
+    }
+
+    /// Folders of the templates that are on disk.
+    pub(super) fn templates(&self) -> Vec<std::path::PathBuf> {
+        let folders = |path: &std::path::Path| -> Vec<_> {
+            std::fs::read_dir(path)
+                .into_iter()
+                .flatten()
+                .map(|entry| entry.unwrap().path())
+                .collect()
+        };
+        let keys = folders(&self.folder.path().join("templates"));
+        let mut found: Vec<_> = keys.iter().flat_map(|key| folders(key)).collect();
+        found.sort();
+        found
+    }
+
+    /// Runs SQL on the server's database behind its back.
+    pub(super) async fn sql(&self, statement: &'static str) {
+        let path = self.folder.path().join("state.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        sqlx::raw_sql(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
     pub(super) fn status(&self) -> Status {
         self.server.as_ref().unwrap().status.borrow().clone()
     }
@@ -205,7 +253,7 @@ impl Bench {
     }
 
     /// Any committed write wakes the reconciler.
-    async fn poke(&self) {
+    pub(super) async fn poke(&self) {
         self.store.prune(OffsetDateTime::UNIX_EPOCH).await.unwrap();
     }
 
@@ -213,16 +261,39 @@ impl Bench {
         self.ask_for(3600).await
     }
 
+    /// Asks as a client does that waits for the answer.
+    pub(super) async fn ask_attended(&mut self) -> LeaseId {
+        self.insert(3600, None, true).await
+    }
+
     pub(super) async fn ask_for(&mut self, ttl_s: u32) -> LeaseId {
-        self.insert(ttl_s, None).await
+        self.insert(ttl_s, None, false).await
     }
 
     /// Asks for a lease that ends when nothing happens on it for so long.
     pub(super) async fn ask_idle(&mut self, idle_s: u32) -> LeaseId {
-        self.insert(3600 * 3, Some(idle_s)).await
+        self.insert(3600 * 3, Some(idle_s), false).await
     }
 
-    async fn insert(&mut self, ttl_s: u32, idle_s: Option<u32>) -> LeaseId {
+    /// Waits until a machine is ready that no lease has.
+    pub(super) async fn ready_one(&self) {
+        let mut changes = self.store.changes();
+        let ready = async {
+            loop {
+                changes.mark_unchanged();
+                let (vms, _) = self.store.snapshot().await.unwrap();
+                if vms.iter().any(|vm| vm.phase == VmPhase::Ready) {
+                    return;
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, ready)
+            .await
+            .expect("no machine is ready");
+    }
+
+    async fn insert(&mut self, ttl_s: u32, idle_s: Option<u32>, attended: bool) -> LeaseId {
         self.leases_made += 1;
         let id = LeaseId::from_bits(self.leases_made);
         let client = rcgen::KeyPair::generate().unwrap();
@@ -241,7 +312,7 @@ impl Bench {
             client_csr_pem: request.pem().unwrap(),
             created_at: self.now(),
             wait_until: self.now() + time::Duration::seconds(120),
-            attended: false,
+            attended,
         };
         self.store.insert_lease(&new).await.unwrap();
         id

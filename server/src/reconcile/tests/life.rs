@@ -146,16 +146,14 @@ async fn without_a_free_port_the_lease_waits_and_the_status_says_why() {
     let lease = bench.ask().await;
     bench
         .eventually("the status names the ports", |bench| {
-            bench
-                .status()
-                .last_failure
-                .is_some_and(|text| text.contains("every port"))
+            bench.troubles().contains("every port")
         })
         .await;
     assert_eq!(bench.lease(lease).await.phase, LeasePhase::Waiting);
     drop(held);
     bench.pass(1).await;
     assert_eq!(bench.active(lease).await.port, first);
+    assert_eq!(bench.troubles(), "");
 }
 
 #[tokio::test]
@@ -165,7 +163,7 @@ async fn a_template_is_built_before_anybody_asks() {
     bench.start().await;
     bench
         .eventually("the template is built", |bench| {
-            bench.status().healthy && bench.status().preparing.is_empty()
+            bench.status().is_healthy() && bench.status().preparing.is_empty()
         })
         .await;
     assert_eq!(bench.sim.starts().len(), 1);
