@@ -6,21 +6,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remote_docker_api::LeaseLogs;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::calendar::{Calendar, CalendarError};
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Uplink as UplinkChoice};
 use crate::http::{
-    ApiState, Catalogue, CatalogueError, EngineOffer, GuestLogs, Lines, MOST_STREAMS, Projects,
-    ProjectsError, Readiness, TokenError, expect_clients_back, load_or_create_token, router,
+    ApiState, Catalogue, CatalogueError, EngineOffer, Lines, MOST_STREAMS, Projects, ProjectsError,
+    Readiness, TokenError, UnknownOffer, expect_clients_back, load_or_create_token, router,
 };
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig};
-use crate::ids::VmId;
 use crate::image::{Image, ImageError};
 use crate::lease::{Budget, Policy, PoolKey};
 use crate::metrics::Metrics;
@@ -30,6 +29,7 @@ use crate::reconcile::{Offer, Reconciler, Settings, Watching};
 use crate::relay::{Limits, Relay};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::store::{Store, StoreError};
+use machine_logs::MachineLogs;
 
 /// How long the hypervisor may take to start a VM, in seconds. Seconds are normal where clones work;
 /// a host that swaps takes longer.
@@ -112,6 +112,30 @@ pub enum AppError {
     /// The disk of the state folder cannot be told.
     #[error("cannot read how large the disk of the state folder is; set `limits.disk_reserve_mib`")]
     Disk(#[source] std::io::Error),
+    /// A pool is for machines that are not offered.
+    #[error("`pool` (number {place}) cannot be kept")]
+    Pool {
+        /// Which of them, from 1.
+        place: usize,
+        /// What it asks for.
+        #[source]
+        source: UnknownOffer,
+    },
+    /// The times of a pool.
+    #[error("`pool` has a time that cannot be understood")]
+    Calendar(#[from] CalendarError),
+    /// The pools could never be full.
+    #[error(
+        "the machines of all `pool`s take {needed_mib} MiB when they are at their largest, and all \
+         machines together may have {budget_mib}: keep fewer ready, or raise \
+         `limits.memory_budget_mib`"
+    )]
+    PoolsTooLarge {
+        /// What they take.
+        needed_mib: u64,
+        /// What there is.
+        budget_mib: u64,
+    },
     /// The API's port.
     #[error(
         "cannot listen on {address}: is another server running there? Choose another address with \
@@ -126,6 +150,7 @@ pub enum AppError {
     },
 }
 
+mod machine_logs;
 mod report;
 
 /// How long requests under way may go on after the server was told to stop.
@@ -158,6 +183,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let nameservers = nameservers(&config);
     // Whatever can fail without the network comes before it: nothing is to be taken down then.
     let settings = settings(&config, &images, &catalogue, nameservers.clone())?;
+    let budget_mib = settings.policy.budget.memory_mib;
     let network = Network::open(NetworkConfig {
         install: store.install_id(),
         guests: config.network.guest_network.base(),
@@ -174,6 +200,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
             let readiness = Readiness::new(report::PARTS);
             tokio::spawn(report::follow(reconciler.status(), readiness.clone()));
             let drains = config.shutdown.drain_s.is_some();
+            let metrics = Arc::new(Metrics::new());
+            metrics.set_memory_budget(budget_mib);
+            let reconciler = reconciler.with_metrics(metrics.clone());
+            let machine_logs = MachineLogs {
+                hypervisor: reconciler.hypervisor(),
+                guests: reconciler.guests(),
+            };
             let api = ApiState {
                 store: store.clone(),
                 catalogue,
@@ -183,10 +216,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 clock: Arc::new(SystemClock),
                 readiness,
                 projects,
-                // Until the reconciler publishes one, nobody is told a place.
-                outlook: watch::Sender::default().subscribe(),
-                logs: Arc::new(NoLogs),
-                metrics: Arc::new(Metrics::new()),
+                outlook: reconciler.outlook(),
+                logs: Arc::new(machine_logs),
+                metrics,
                 metrics_public: config.http.metrics_public,
                 lines: Lines::default(),
                 streams: Arc::new(Semaphore::new(MOST_STREAMS)),
@@ -202,9 +234,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 "listening on http://{listen}; the token is in {}",
                 state.token().display()
             );
-            let api = Arc::new(api);
-            expect_clients_back(&api).await?;
-            match serve(api, listener, reconciler, stop).await {
+            match serve(Arc::new(api), listener, reconciler, stop).await {
                 Ok(0) => Ok(()),
                 Ok(machines) if drains => Err(AppError::NotDrained { machines }),
                 // They have been told of; the next start makes it good.
@@ -224,16 +254,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     served
 }
 
-/// Machines cannot be asked yet.
-struct NoLogs;
-
-#[async_trait::async_trait]
-impl GuestLogs for NoLogs {
-    async fn logs(&self, _: VmId) -> Option<LeaseLogs> {
-        None
-    }
-}
-
 /// Serves the API and reconciles until `stop`. Answers how many machines are left that should be gone.
 async fn serve(
     api: Arc<ApiState>,
@@ -241,6 +261,7 @@ async fn serve(
     reconciler: Reconciler,
     stop: CancellationToken,
 ) -> Result<usize, AppError> {
+    expect_clients_back(&api).await?;
     // Without a reconciler there is no server, however it came to its end.
     let over = api.stopping.clone().drop_guard();
     let reconciling = tokio::spawn(async move {
@@ -389,6 +410,7 @@ fn settings(
                 .iter()
                 .map(|(key, offer)| (key.clone(), offer.memory_mib))
                 .collect(),
+            // The calendar says.
             targets: BTreeMap::new(),
             prebuild: BTreeSet::from([catalogue.default_key()]),
             start_deadline: time::Duration::seconds(START_DEADLINE_S),
@@ -399,6 +421,7 @@ fn settings(
             warn_before: time::Duration::seconds(WARN_BEFORE_S),
             disk_reserve_bytes,
         },
+        calendar: calendar(config, catalogue, budget_mib)?,
         offers,
         guest_network: config.network.guest_network.base(),
         nameservers,
@@ -417,6 +440,28 @@ fn disk_reserve(state: &std::path::Path) -> std::io::Result<u64> {
     let disk = nix::sys::statvfs::statvfs(state)?;
     let size = disk.blocks().saturating_mul(disk.fragment_size());
     Ok((size / 100 * DISK_RESERVE_PERCENT).min(LARGEST_DISK_RESERVE))
+}
+
+/// When how many machines are to be ready.
+fn calendar(config: &Config, catalogue: &Catalogue, budget_mib: u64) -> Result<Calendar, AppError> {
+    let pools = (1..).zip(&config.pool).map(|(place, pool)| {
+        let key = catalogue.resolve(pool.engine.as_deref(), pool.size.as_deref());
+        let key = key.map_err(|source| AppError::Pool { place, source })?;
+        Ok((key, pool.clone()))
+    });
+    let calendar = Calendar::new(pools.collect::<Result<Vec<_>, AppError>>()?)?;
+    let memory_mib = |(key, count): (&PoolKey, &u32)| {
+        let size = config.sizes.get(&key.size);
+        size.map_or(0, |size| u64::from(size.memory_mib) * u64::from(*count))
+    };
+    let needed_mib = calendar.peaks().iter().map(memory_mib).sum();
+    if needed_mib > budget_mib {
+        return Err(AppError::PoolsTooLarge {
+            needed_mib,
+            budget_mib,
+        });
+    }
+    Ok(calendar)
 }
 
 /// What the kernel says is available to new programs, in MiB.

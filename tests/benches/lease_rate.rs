@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use remote_docker_api::{EndReason, LeaseId};
+use remote_dockerd::calendar::Calendar;
 use remote_dockerd::clock::{Clock, SystemClock};
 use remote_dockerd::hypervisor::ImageFiles;
 use remote_dockerd::hypervisor::sim::SimHypervisor;
@@ -127,6 +128,7 @@ impl Server {
                 start_attempts: 3,
                 warn_before: time::Duration::seconds(60),
             },
+            calendar: Calendar::default(),
             offers: BTreeMap::from([(key(), offer)]),
             guest_network: Ipv4Addr::new(10, 213, 0, 0),
             nameservers: vec![],

@@ -44,11 +44,23 @@ pub enum CatalogueError {
 
 /// A request asks for something that is not on offer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UnknownOffer {
+pub enum UnknownOffer {
+    /// The engine.
     #[error("there is no engine `{asked}`; on offer: {offered}")]
-    Engine { asked: String, offered: String },
+    Engine {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        offered: String,
+    },
+    /// The size.
     #[error("there is no size `{asked}`; on offer: {offered}")]
-    Size { asked: String, offered: String },
+    Size {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        offered: String,
+    },
 }
 
 impl Catalogue {
@@ -104,7 +116,10 @@ impl Catalogue {
     }
 
     /// What a request gets that names these.
-    pub(super) fn resolve(
+    ///
+    /// # Errors
+    /// When there is no such engine or size.
+    pub fn resolve(
         &self,
         engine: Option<&str>,
         size: Option<&str>,

@@ -32,7 +32,7 @@ mod write_deadline;
 #[cfg(test)]
 mod tests;
 
-pub use catalogue::{Catalogue, CatalogueError, EngineOffer};
+pub use catalogue::{Catalogue, CatalogueError, EngineOffer, UnknownOffer};
 pub use events::MOST_STREAMS;
 pub use guest_logs::GuestLogs;
 pub use lines::{Lines, expect_clients_back};

@@ -39,7 +39,8 @@ pub fn outlook(
         .filter_map(|lease| {
             let start = pace.start.get(&lease.key).copied();
             let (doing, wait) = match pool.serve(&lease.key) {
-                Served::By(_) => (Doing::Activating, Some(Duration::ZERO)),
+                // It gets one in this very moment.
+                Served::By(_) => (Doing::Queued, Some(Duration::ZERO)),
                 Served::Soon(VmPhase::Planned) => (Doing::Queued, start),
                 Served::Soon(VmPhase::Starting) => (Doing::Cloning, start),
                 Served::Soon(_) => (Doing::Activating, start),

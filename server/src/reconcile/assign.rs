@@ -72,6 +72,8 @@ impl Reconciler {
             .is_some()
         {
             failpoint::hit("lease-assigned");
+            let after = Duration::try_from(now - lease.created_at).unwrap_or_default();
+            self.metrics.lease_ready(after, warm, &grant.timings);
             tracing::info!(lease = %lease.id, vm = %vm.id, warm, "{} has {}", lease.id, vm.id);
             // The next round publishes the route; until then connections wait on the reserved port.
             self.reservations.push(reservation);

@@ -2,7 +2,7 @@
 //! holds, what is to be tried again when. The reconciler's loop is its only writer. How the templates
 //! stand is in `upkeep.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use remote_docker_api::StepTiming;
@@ -19,6 +19,9 @@ const LONGEST_REST_S: u64 = 60;
 
 /// The longest time in seconds that a key whose VMs fail is left alone.
 const LONGEST_HOLD_S: u64 = 60;
+
+/// How many failures in a row are told apart.
+const FAILURES_KEPT: usize = 16;
 
 #[derive(Default)]
 pub(super) struct Memory {
@@ -63,6 +66,10 @@ pub(super) struct Stuck {
 #[derive(Debug, Default)]
 struct Failures {
     in_a_row: u32,
+    /// The newest of them.
+    moments: VecDeque<OffsetDateTime>,
+    /// What the last one said.
+    last_words: String,
     held_until: Option<OffsetDateTime>,
 }
 
@@ -75,13 +82,32 @@ impl Memory {
             .collect()
     }
 
+    /// When the starts failed that failed in a row.
+    pub(super) fn failures(&self) -> BTreeMap<PoolKey, Vec<OffsetDateTime>> {
+        self.failures
+            .iter()
+            .map(|(key, failures)| (key.clone(), failures.moments.iter().copied().collect()))
+            .collect()
+    }
+
+    /// What the last machine of this key said that failed to become ready.
+    pub(super) fn last_words(&self, key: &PoolKey) -> Option<&str> {
+        let failures = self.failures.get(key)?;
+        Some(&failures.last_words)
+    }
+
     pub(super) fn succeeded(&mut self, key: &PoolKey) {
         self.failures.remove(key);
     }
 
     /// Notes that a start failed and holds its key back: 1 s, then twice as long each time.
-    pub(super) fn failed(&mut self, key: &PoolKey, now: OffsetDateTime) {
+    pub(super) fn failed(&mut self, key: &PoolKey, last_words: String, now: OffsetDateTime) {
         let failures = self.failures.entry(key.clone()).or_default();
+        failures.last_words = last_words;
+        failures.moments.push_back(now);
+        if failures.moments.len() > FAILURES_KEPT {
+            failures.moments.pop_front();
+        }
         let seconds = 1_u64
             .checked_shl(failures.in_a_row)
             .unwrap_or(LONGEST_HOLD_S);
@@ -159,7 +185,7 @@ mod tests {
         let mut memory = Memory::default();
         let held: Vec<i64> = (0..80)
             .map(|_| {
-                memory.failed(&key(), now);
+                memory.failed(&key(), String::new(), now);
                 (memory.held_back()[&key()] - now).whole_seconds()
             })
             .collect();

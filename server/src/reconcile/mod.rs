@@ -21,6 +21,7 @@ mod templates;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod waiting;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap};
@@ -39,6 +40,7 @@ use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, Observed};
 use crate::ids::VmId;
 use crate::lease::{Action, Snapshot, VmRow, next_wakeup, plan};
+use crate::metrics::Metrics;
 use crate::relay::{Relay, Reservation, Route};
 use crate::store::{Store, StoreError};
 
@@ -52,6 +54,7 @@ use watch::Report;
 
 pub use settings::{Offer, Settings, Watching};
 pub use status::{Status, Trouble};
+pub use waiting::Outlook;
 
 /// How often the host is looked at when nothing else happens.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -82,6 +85,10 @@ pub struct Reconciler {
     /// Ports of leases that became active since the routes were published.
     reservations: Vec<Reservation>,
     status: tokio::sync::watch::Sender<Status>,
+    waiting: waiting::Waiting,
+    metrics: Arc<Metrics>,
+    /// Since when heartbeats can reach this server.
+    listening_since: OffsetDateTime,
     /// What those who watch the guests found out, and where they send it.
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
@@ -138,6 +145,7 @@ impl Reconciler {
             clock,
             settings: Arc::new(settings),
         };
+        let listening_since = context.clock.now();
         let (reporter, reports) = mpsc::channel(MAX_REPORTS);
         Self {
             context,
@@ -152,12 +160,28 @@ impl Reconciler {
             published: Some(Vec::new()),
             reservations: Vec::new(),
             status: tokio::sync::watch::Sender::default(),
+            waiting: waiting::Waiting::default(),
+            metrics: Arc::default(),
+            listening_since,
             reports,
             reporter,
             course: Course::Serving,
             ends_at: None,
             database_failed: None,
         }
+    }
+
+    /// Writes its numbers there from now on.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// The host's hypervisor.
+    #[must_use]
+    pub fn hypervisor(&self) -> Arc<dyn Hypervisor> {
+        self.context.hypervisor.clone()
     }
 
     /// The guests, for those who want something of one.
@@ -186,18 +210,24 @@ impl Reconciler {
                 self.begin_closing();
             }
             changes.mark_unchanged();
-            let wakeup = match self.round().await {
+            let began = Instant::now();
+            let round = self.round().await;
+            self.metrics.round(began.elapsed());
+            let wakeup = match round {
                 Ok(Round::Over) => break,
                 Ok(Round::Until(wakeup)) => {
                     self.database_works();
                     wakeup
                 }
                 Err(error) => {
+                    self.metrics.failed();
                     self.database_fails(&error);
                     Some(self.context.clock.now() + PAUSE_AFTER_FAILURE)
                 }
             };
             let paused = self.database_failed.is_some();
+            // One moment for all turns: reports that need no round must not put it off.
+            let again_at = paused.then(|| Instant::now() + PAUSE_AFTER_FAILURE);
             loop {
                 tokio::select! {
                     () = told.cancelled(), if self.course == Course::Serving => {}
@@ -210,7 +240,7 @@ impl Reconciler {
                     () = self.disk.alarm() => {
                         if matches!(self.look, Look::Rested) { self.look = Look::Due }
                     }
-                    () = tokio::time::sleep(PAUSE_AFTER_FAILURE), if paused => {}
+                    () = at(again_at), if paused => {}
                     () = until(&*self.context.clock, wakeup), if !paused => {}
                     Some(ended) = self.running.join_next_with_id() => self.job_ended(ended),
                     Some(report) = self.reports.recv() => {
@@ -260,8 +290,9 @@ impl Reconciler {
             held_back: self.memory.held_back(),
             free_disk_bytes: self.disk.free(),
             activity: self.memory.activity.clone(),
+            failures: self.memory.failures(),
+            listening_since: Some(self.listening_since),
             unwell: self.memory.unwell.clone(),
-            ..Snapshot::default()
         };
         self.publish(&snapshot);
         self.watch_guests(&snapshot);
@@ -269,9 +300,12 @@ impl Reconciler {
             return Ok(Round::Over);
         }
         let mut policy = self.context.settings.policy.clone();
+        let targets = self.context.settings.calendar.targets(now);
+        policy.targets.extend(targets);
         let rebuilding_mib = self.upkeep.rebuilding_mib(&policy);
         policy.budget = policy.budget.without(rebuilding_mib);
         self.course.shape(now, &mut snapshot, &mut policy);
+        self.tell_who_waits(&snapshot, &policy, now).await?;
         let actions = plan(now, &snapshot, &policy);
         if !actions.iter().any(|it| matches!(it, Action::Assign { .. })) {
             // Nobody lacks one.
@@ -285,6 +319,7 @@ impl Reconciler {
         let own = self.memory.next_try().chain(self.upkeep.next_due());
         let own = own
             .chain(self.course.deadline())
+            .chain(self.context.settings.calendar.next_change(now))
             .filter(|moment| *moment > now);
         let wakeup = next_wakeup(now, &snapshot, &policy)
             .into_iter()

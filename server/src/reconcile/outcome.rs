@@ -2,7 +2,7 @@
 
 use tokio::task::{Id, JoinError};
 
-use super::jobs::{JobError, Outcome};
+use super::jobs::{Failed, JobError, Outcome};
 use super::status::{in_words, named};
 use super::{Look, Reconciler, Trouble};
 use crate::ids::VmId;
@@ -59,6 +59,8 @@ impl Reconciler {
                 result: Ok(ready),
             } => {
                 let (keyed, link) = *ready;
+                let took = self.context.clock.now() - keyed.began_at;
+                self.waiting.started(&key, took);
                 self.memory.succeeded(&key);
                 if cloned {
                     self.upkeep.clone_succeeded(&key);
@@ -109,13 +111,20 @@ impl Reconciler {
         }
     }
 
-    fn start_failed(&mut self, vm: VmId, key: &PoolKey, cloned: bool, error: &JobError) {
+    fn start_failed(&mut self, vm: VmId, key: &PoolKey, cloned: bool, failed: &Failed) {
+        let Failed { error, last_words } = failed;
         self.memory.forget(vm);
         let what = format!("{vm} did not become ready");
         tracing::warn!(%vm, error = error as &dyn std::error::Error, "{what}");
         let why = format!("{what}: {}", in_words(error));
+        let told = if last_words.is_empty() {
+            why.clone()
+        } else {
+            format!("{why}. It said last:\n{last_words}")
+        };
         self.note(Trouble::Starts(named(key)), Some(why));
-        self.memory.failed(key, self.context.clock.now());
+        let now = self.context.clock.now();
+        self.memory.failed(key, told, now);
         if cloned {
             self.clone_failed(key, error);
         }

@@ -1,5 +1,6 @@
 //! Carries out what the planner decided: the quick things at once, the others as jobs.
 
+use remote_docker_api::EndReason;
 use time::OffsetDateTime;
 
 use super::jobs::{activate, resume, start, tear_down};
@@ -30,16 +31,8 @@ impl Reconciler {
         };
         match action {
             Action::EndLease { lease: id, reason } => {
-                if let Some(row) = lease(id)
-                    && self
-                        .context
-                        .store
-                        .end_lease(row, reason, None, now)
-                        .await?
-                        .is_some()
-                {
-                    failpoint::hit("lease-ending");
-                    tracing::info!(lease = %id, ?reason, "{id} ends: {reason:?}");
+                if let Some(row) = lease(id) {
+                    self.end(row, reason, now).await?;
                 }
             }
             Action::FinishLease(id) => {
@@ -103,6 +96,26 @@ impl Reconciler {
                     self.upkeep.set(key, Template::Building);
                 }
             }
+        }
+        Ok(())
+    }
+
+    async fn end(
+        &mut self,
+        lease: &LeaseRow,
+        reason: EndReason,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let detail = match reason {
+            EndReason::StartFailed => self.memory.last_words(&lease.key),
+            _ => None,
+        };
+        let store = &self.context.store;
+        let ended = store.end_lease(lease, reason, detail, now).await?;
+        if ended.is_some() {
+            failpoint::hit("lease-ending");
+            self.metrics.lease_ended(reason);
+            tracing::info!(lease = %lease.id, ?reason, "{} ends: {reason:?}", lease.id);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::calendar::Calendar;
 use crate::hypervisor::ImageFiles;
 use crate::image::Seen;
 use crate::lease::{Policy, PoolKey};
@@ -15,6 +16,8 @@ use crate::pki::SanName;
 pub struct Settings {
     /// The rules that the planner goes by.
     pub policy: Policy,
+    /// How many machines are to be ready at which time.
+    pub calendar: Calendar,
     /// What can be leased.
     pub offers: BTreeMap<PoolKey, Offer>,
     /// First address of the guests' network, a /16.

@@ -103,6 +103,7 @@ impl Reconciler {
         let (context, templates) = (self.context.clone(), self.templates.clone());
         let job = build_template(context, templates, vm, key.clone(), offer);
         self.spawn(vm, Work::BuildsTemplate, job);
+        self.waiting.builds(key, self.context.clock.now());
         true
     }
 
@@ -148,6 +149,7 @@ impl Reconciler {
                     size = key.size,
                     "the template of {name} is ready"
                 );
+                self.waiting.built(&key, self.context.clock.now());
                 self.upkeep.set(key, Template::Ready(files));
                 self.list_outdated();
             }

@@ -24,15 +24,19 @@ const CERTIFICATE_MARGIN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Gives a started VM its identity and lets it listen for its holder.
 pub(in super::super) async fn activate(context: Context, vm: VmRow, started: Started) -> Outcome {
     let (id, key, cloned) = (vm.id, vm.key.clone(), started.cloned);
-    let result = run(&context, &vm, started).await;
-    if result.is_err() {
-        context.give_up(&vm, DestroyReason::ActivationFailed).await;
-    }
+    let result = match run(&context, &vm, started).await {
+        Ok(ready) => Ok(Box::new(ready)),
+        Err(error) => {
+            let failed = context.last_words(id, error).await;
+            context.give_up(&vm, DestroyReason::ActivationFailed).await;
+            Err(failed)
+        }
+    };
     Outcome::Activated {
         vm: id,
         key,
         cloned,
-        result: result.map(Box::new),
+        result,
     }
 }
 

@@ -30,6 +30,12 @@ pub(super) use start::start;
 pub(super) use tear_down::tear_down;
 pub(super) use template::{build_template, template_key};
 
+/// How much is kept of what a machine said that did not become ready, in bytes.
+const LAST_WORDS_BYTES: usize = 4096;
+
+/// How long reading that may take.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
+
 /// What every job may use.
 #[derive(Clone)]
 pub(super) struct Context {
@@ -45,13 +51,13 @@ pub(super) enum Outcome {
         vm: VmId,
         key: PoolKey,
         cloned: bool,
-        result: Result<Started, JobError>,
+        result: Result<Started, Failed>,
     },
     Activated {
         vm: VmId,
         key: PoolKey,
         cloned: bool,
-        result: Result<Box<(Keyed, Link)>, JobError>,
+        result: Result<Box<(Keyed, Link)>, Failed>,
     },
     TornDown {
         vm: VmId,
@@ -68,6 +74,13 @@ pub(super) enum Outcome {
         result: Result<Observed, HypervisorError>,
     },
     Resumed,
+}
+
+/// A machine that did not become ready.
+pub(super) struct Failed {
+    pub(super) error: JobError,
+    /// The end of its console, read before it was destroyed; empty when there is none.
+    pub(super) last_words: String,
 }
 
 /// Why a job failed.
@@ -94,6 +107,16 @@ pub(super) enum JobError {
 }
 
 impl Context {
+    /// Keeps what is left of a machine that did not become ready: soon it is destroyed.
+    async fn last_words(&self, vm: VmId, error: JobError) -> Failed {
+        let tail = self.hypervisor.console_tail(vm, LAST_WORDS_BYTES);
+        let tail = tokio::time::timeout(LAST_WORDS_LIMIT, tail).await;
+        Failed {
+            error,
+            last_words: tail.unwrap_or_default(),
+        }
+    }
+
     /// Moves a VM on, or reports that the row is not what the job saw.
     async fn advance(&self, seen: &VmRow, next: VmPhase) -> Result<VmRow, JobError> {
         self.store

@@ -15,7 +15,16 @@ pub(in super::super) async fn start(
     template: Option<TemplateFiles>,
 ) -> Outcome {
     let (id, key, cloned) = (vm.id, vm.key.clone(), template.is_some());
-    let result = run(&context, vm, offer, template).await;
+    let result = match run(&context, vm, offer, template).await {
+        Ok(started) => Ok(started),
+        Err((error, given_up)) => {
+            let failed = context.last_words(id, error).await;
+            if let Some(vm) = given_up {
+                context.give_up(&vm, DestroyReason::StartFailed).await;
+            }
+            Err(failed)
+        }
+    };
     Outcome::Started {
         vm: id,
         key,
@@ -24,14 +33,16 @@ pub(in super::super) async fn start(
     }
 }
 
+/// Fails with the VM that is to be given up, if it may be on the host.
 async fn run(
     context: &Context,
     vm: VmRow,
     offer: Offer,
     template: Option<TemplateFiles>,
-) -> Result<Started, JobError> {
+) -> Result<Started, (JobError, Option<VmRow>)> {
     let began_at = context.clock.now();
     let cloned = template.is_some();
+    let generation_id = random_bytes().map_err(|error| (error.into(), None))?;
     let spec = VmSpec {
         id: vm.id,
         source: template.map_or(Source::Cold, Source::Clone),
@@ -39,9 +50,10 @@ async fn run(
         vcpus: offer.vcpus,
         memory_mib: offer.memory_mib,
         address: Some(vm.slot.address(context.settings.guest_network)),
-        generation_id: u128::from_ne_bytes(random_bytes()?),
+        generation_id: u128::from_ne_bytes(generation_id),
     };
-    let vm = context.advance(&vm, VmPhase::Starting).await?;
+    let starting = context.advance(&vm, VmPhase::Starting).await;
+    let vm = starting.map_err(|error| (error, None))?;
     failpoint::hit("vm-starting");
     let started = async {
         offer.image_seen.check()?;
@@ -49,13 +61,11 @@ async fn run(
     };
     let report = match started.await {
         Ok(report) => report,
-        Err(error) => {
-            context.give_up(&vm, DestroyReason::StartFailed).await;
-            return Err(error);
-        }
+        Err(error) => return Err((error, Some(vm))),
     };
     failpoint::hit("vm-started");
-    context.advance(&vm, VmPhase::Activating).await?;
+    let activating = context.advance(&vm, VmPhase::Activating).await;
+    activating.map_err(|error| (error, None))?;
     failpoint::hit("vm-activating");
     let steps = report
         .steps

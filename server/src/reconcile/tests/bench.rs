@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::calendar::Calendar;
 use crate::clock::Clock;
 use crate::guest::Guests;
 use crate::hypervisor::sim::SimHypervisor;
@@ -110,6 +111,7 @@ impl Bench {
                 warn_before: time::Duration::seconds(60),
                 disk_reserve_bytes: 100,
             },
+            calendar: Calendar::default(),
             offers: BTreeMap::from([(key(), offer)]),
             guest_network: Ipv4Addr::new(10, 213, 0, 0),
             nameservers: vec![],
