@@ -28,6 +28,9 @@ use script::Script;
 pub use agent::SimGuest;
 pub use script::{Manners, SimFault, Verb};
 
+/// What every guest says first.
+const BANNER: &str = "a simulated machine starts\n";
+
 #[derive(Debug)]
 struct SimVm {
     running: bool,
@@ -249,7 +252,7 @@ impl Hypervisor for SimHypervisor {
             let fresh = SimVm {
                 running: true,
                 cloned,
-                said: String::new(),
+                said: BANNER.to_owned(),
                 agent,
                 connection: None,
             };

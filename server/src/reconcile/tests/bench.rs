@@ -20,7 +20,7 @@ use crate::image::Seen;
 use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, Policy, PoolKey, VmPhase};
 use crate::network::DirectDialer;
 use crate::pki::SanName;
-use crate::reconcile::{Offer, Reconciler, Settings, Status, Watching};
+use crate::reconcile::{Offer, Outlook, Reconciler, Settings, Status, Watching};
 use crate::relay::{Limits, Relay};
 use crate::store::{NewLease, Store};
 
@@ -46,11 +46,33 @@ pub(super) struct Bench {
     leases_made: u64,
 }
 
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    pub(super) ttl_s: u32,
+    pub(super) keepalive_s: Option<u32>,
+    pub(super) idle_s: Option<u32>,
+    /// As a client does that waits for the answer.
+    pub(super) attended: bool,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            ttl_s: 3600,
+            keepalive_s: None,
+            idle_s: None,
+            attended: false,
+        }
+    }
+}
+
 struct Server {
     task: JoinHandle<usize>,
     stop: CancellationToken,
     status: tokio::sync::watch::Receiver<Status>,
     guests: Guests,
+    outlook: tokio::sync::watch::Receiver<Outlook>,
 }
 
 pub(super) fn key() -> PoolKey {
@@ -158,12 +180,14 @@ impl Bench {
         );
         let stop = CancellationToken::new();
         let (status, guests) = (reconciler.status(), reconciler.guests());
+        let outlook = reconciler.outlook();
         let task = tokio::spawn(reconciler.run(stop.clone()));
         self.server = Some(Server {
             task,
             stop,
             status,
             guests,
+            outlook,
         });
     }
 
@@ -186,6 +210,11 @@ impl Bench {
         let server = self.server.take().unwrap();
         server.stop.cancel();
         server.task.await.unwrap();
+    }
+
+    /// What those who wait are told.
+    pub(super) fn outlook(&self) -> Outlook {
+        self.server.as_ref().unwrap().outlook.borrow().clone()
     }
 
     /// The guests of the server that runs.
@@ -265,16 +294,29 @@ impl Bench {
 
     /// Asks as a client does that waits for the answer.
     pub(super) async fn ask_attended(&mut self) -> LeaseId {
-        self.insert(3600, None, true).await
+        self.ask_with(Ask {
+            attended: true,
+            ..Ask::default()
+        })
+        .await
     }
 
     pub(super) async fn ask_for(&mut self, ttl_s: u32) -> LeaseId {
-        self.insert(ttl_s, None, false).await
+        self.ask_with(Ask {
+            ttl_s,
+            ..Ask::default()
+        })
+        .await
     }
 
     /// Asks for a lease that ends when nothing happens on it for so long.
     pub(super) async fn ask_idle(&mut self, idle_s: u32) -> LeaseId {
-        self.insert(3600 * 3, Some(idle_s), false).await
+        self.ask_with(Ask {
+            ttl_s: 3600 * 3,
+            idle_s: Some(idle_s),
+            ..Ask::default()
+        })
+        .await
     }
 
     /// Waits until a machine is ready that no lease has.
@@ -295,7 +337,13 @@ impl Bench {
             .expect("no machine is ready");
     }
 
-    async fn insert(&mut self, ttl_s: u32, idle_s: Option<u32>, attended: bool) -> LeaseId {
+    pub(super) async fn ask_with(&mut self, ask: Ask) -> LeaseId {
+        let Ask {
+            ttl_s,
+            keepalive_s,
+            idle_s,
+            attended,
+        } = ask;
         self.leases_made += 1;
         let id = LeaseId::from_bits(self.leases_made);
         let client = rcgen::KeyPair::generate().unwrap();
@@ -307,7 +355,7 @@ impl Bench {
             project: "default".to_owned(),
             key: key(),
             ttl_s,
-            keepalive_s: None,
+            keepalive_s,
             idle_s,
             idempotency: None,
             labels: BTreeMap::new(),

@@ -1,6 +1,7 @@
 mod bench;
 mod closing;
 mod database;
+mod deadlines;
 mod disk;
 mod faults;
 mod life;

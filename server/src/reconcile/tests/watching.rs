@@ -10,16 +10,18 @@ use crate::hypervisor::sim::Manners;
 use crate::ids::VmId;
 use crate::lease::LeasePhase;
 
-fn asked(bench: &Bench, vm: VmId) -> u32 {
-    bench.sim.guest(vm, |guest| guest.asked).unwrap()
+/// How often it was asked how it is; `None` when it is gone.
+fn asked(bench: &Bench, vm: VmId) -> Option<u32> {
+    bench.sim.guest(vm, |guest| guest.asked)
 }
 
-/// Waits until the guest was asked twice more, so that an answer after this call was taken in.
+/// Waits until the guest was asked twice more, so that an answer after this call was taken in, or is
+/// gone because of that.
 async fn asked_again(bench: &Bench, vm: VmId) {
-    let before = asked(bench, vm);
+    let before = asked(bench, vm).unwrap_or_default();
     bench
         .eventually("the guest is asked again", |bench| {
-            asked(bench, vm) >= before + 2
+            asked(bench, vm).is_none_or(|asked| asked >= before + 2)
         })
         .await;
 }
@@ -111,7 +113,7 @@ async fn a_spare_guest_is_replaced(ill: impl FnOnce(&Bench, VmId)) {
     bench.start().await;
     let spare = |bench: &Bench| {
         let vms = bench.sim.vms();
-        vms.into_iter().find(|vm| asked(bench, *vm) > 0)
+        vms.into_iter().find(|vm| asked(bench, *vm) > Some(0))
     };
     bench
         .eventually("a machine is in stock and watched", |bench| {
