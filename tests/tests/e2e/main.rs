@@ -14,6 +14,7 @@ mod ending;
 mod faults;
 mod guest;
 mod isolation;
+mod life;
 mod run;
 mod stopping;
 mod tls;
