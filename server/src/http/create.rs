@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use super::ApiState;
 use super::body::JsonBody;
 use super::error::ApiError;
+use super::leases::tag;
 use super::lines::Line;
 use super::order::{self, Order};
 use super::own;
@@ -231,6 +232,6 @@ fn start_failed(row: &LeaseRow, detail: Option<&str>) -> ApiError {
 
 fn answer(api: &ApiState, status: StatusCode, row: LeaseRow) -> Response {
     let location = format!("/v1/leases/{}", row.id);
-    let body = Json(own::show(api, row));
-    (status, [(header::LOCATION, location)], body).into_response()
+    let headers = [(header::LOCATION, location), (header::ETAG, tag(&row))];
+    (status, headers, Json(own::show(api, row))).into_response()
 }

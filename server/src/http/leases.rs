@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use remote_docker_api::{EndReason, Lease, LeaseList};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use remote_docker_api::{EndReason, LeaseList};
 use serde::Deserialize;
 
 use super::ApiState;
@@ -15,7 +16,7 @@ use super::order;
 use super::own::{self, OwnLease};
 use super::projects::Project;
 use super::wait::{Waited, wait_until};
-use crate::lease::LeasePhase;
+use crate::lease::{LeasePhase, LeaseRow};
 use crate::store::Wish;
 
 /// `GET /v1/leases`: those of the caller's project that have not ended, oldest first.
@@ -37,22 +38,42 @@ pub(super) struct ShowQuery {
 
 /// `GET /v1/leases/{id}`: with `?wait_s=` it answers when the lease changes, or when that time is
 /// over, whichever comes first. An ended lease never changes, so it is answered at once.
+///
+/// *Changes* means: from what it was when the call came, or from what the caller has seen, if it names
+/// that in `If-None-Match`. Only the latter misses nothing between two calls.
 pub(super) async fn show(
     State(api): State<Arc<ApiState>>,
     OwnLease(row): OwnLease,
     query: Result<Query<ShowQuery>, QueryRejection>,
-) -> Result<Json<Lease>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::InvalidQuery(error.body_text()))?;
     let wait = order::check_wait(query.wait_s, 0, &api.lease)?;
-    if wait.is_zero() || matches!(row.phase, LeasePhase::Ended { .. }) {
-        return Ok(Json(own::show(&api, row)));
-    }
-    let seen = row.generation;
-    let row = match wait_until(&api, row.id, wait, |row| row.generation != seen).await? {
-        Waited::Arrived(row) | Waited::TimedOut(row) => row,
-        Waited::Stopping => row,
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .map(HeaderValue::as_bytes);
+    let is_known = |row: &LeaseRow| known == Some(tag(row).as_bytes());
+    let never_changes = matches!(row.phase, LeasePhase::Ended { .. });
+    let is_news = known.is_some() && !is_known(&row);
+    let row = if wait.is_zero() || never_changes || is_news {
+        row
+    } else {
+        let seen = row.generation;
+        match wait_until(&api, row.id, wait, |row| row.generation != seen).await? {
+            Waited::Arrived(row) | Waited::TimedOut(row) => row,
+            Waited::Stopping => row,
+        }
     };
-    Ok(Json(own::show(&api, row)))
+    let tagged = [(header::ETAG, tag(&row))];
+    if is_known(&row) {
+        return Ok((StatusCode::NOT_MODIFIED, tagged).into_response());
+    }
+    Ok((tagged, Json(own::show(&api, row))).into_response())
+}
+
+/// Names what a lease is now, as `ETag` does. A weak one: its place in the queue is not part of it.
+pub(super) fn tag(row: &LeaseRow) -> String {
+    format!("W/\"{}\"", row.generation)
 }
 
 /// `DELETE /v1/leases/{id}`: the lease is given back; again, or after its end, is just as well.

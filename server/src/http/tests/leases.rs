@@ -105,15 +105,24 @@ async fn a_call_that_does_not_wait_gets_a_lease_to_follow() {
     fixture.api.background.wait().await;
     assert_eq!(fixture.lease_once(|_| true).await.end_wish, None);
 
-    // Less than a test waits at all: the machine may be there before the question is.
-    let path = format!("{path}?wait_s=20");
-    let follow = fixture.get(&path);
-    let grant = async {
-        let row = fixture.lease_once(|_| true).await;
-        reconciler::grant(&fixture.api.store, &row).await;
+    // It misses nothing, even when the machine is there before the question is.
+    let seen = answer.header("etag").to_owned();
+    let follow = |wait_s: u32, seen: &str| {
+        let path = format!("{path}?wait_s={wait_s}");
+        let request = with_token(Method::GET, &path).header("if-none-match", seen);
+        fixture.send(request.body(Body::empty()).unwrap())
     };
-    let (followed, ()) = tokio::join!(follow, grant);
+    let unchanged = follow(1, &seen).await;
+    assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED);
+    let row = fixture.lease_once(|_| true).await;
+    reconciler::grant(&fixture.api.store, &row).await;
+    let begun = std::time::Instant::now();
+    let followed = follow(20, &seen).await;
     assert_eq!(followed.json::<Lease>().state, LeaseState::Active);
+    let again = follow(20, "W/\"of another time\"").await;
+    assert_eq!(again.json::<Lease>().state, LeaseState::Active);
+    assert!(begun.elapsed().as_secs() < 10, "it waited for more");
+    assert_eq!(again.header("etag"), followed.header("etag"));
 }
 
 #[tokio::test]
