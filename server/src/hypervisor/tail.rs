@@ -25,7 +25,21 @@ fn end_of(file: &Path, limit: usize) -> String {
         file.read_exact_at(&mut bytes, from)?;
         Ok(bytes)
     };
-    shown(&String::from_utf8_lossy(&read().unwrap_or_default()), limit)
+    let end = shown(&String::from_utf8_lossy(&read().unwrap_or_default()), limit);
+    without_command_line(&end)
+}
+
+/// Leaves out how libvirt started QEMU: it fills the tail, and the host's paths are no business of
+/// whoever has the machine.
+fn without_command_line(text: &str) -> String {
+    let is_libvirts = |line: &&str| {
+        line.ends_with('\\')
+            || line.starts_with("-msg timestamp")
+            || line.contains(": starting up libvirt version")
+            || line.contains(" is tainted: ")
+    };
+    let kept = text.lines().filter(|line| !is_libvirts(line));
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The end of `text` in lines, made harmless, at most `limit` bytes.
@@ -84,6 +98,13 @@ fn is_plain(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_qemu_was_started_is_nobodys_business() {
+        let log = "2026: starting up libvirt version: 11\nPATH=/bin \\\n/usr/bin/qemu \\\n-drive \\\n\
+                   -msg timestamp=on\n2026: Domain id=1 is tainted: custom-argv\nqemu: no memory\n";
+        assert_eq!(without_command_line(log), "qemu: no memory\n");
+    }
 
     #[test]
     fn the_end_is_shown_in_lines_and_nothing_of_it_moves_the_cursor() {

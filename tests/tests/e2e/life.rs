@@ -184,11 +184,6 @@ fn the_same_request_twice_makes_one_machine_also_across_a_restart() {
 fn the_logs_of_a_lease_are_those_of_its_machine() {
     let server = TestServer::start();
     let machine = server.lease();
-    let refused = machine
-        .docker()
-        .command(["run", "no-such-image-anywhere"])
-        .output();
-    assert!(!refused.unwrap().status.success());
     let answer = server
         .api()
         .request(Method::GET, &format!("/v1/leases/{}/logs", machine.id()))
@@ -197,13 +192,15 @@ fn the_logs_of_a_lease_are_those_of_its_machine() {
     assert_eq!(answer.status(), StatusCode::OK);
     let logs: LeaseLogs = answer.json().expect("the logs");
     assert!(logs.console.contains("[agent"), "{logs:?}");
-    assert!(logs.docker.contains("no-such-image-anywhere"), "{logs:?}");
+    assert!(logs.docker.contains("API listen on"), "{logs:?}");
+    // Nothing of the host.
+    assert!(!logs.console.contains("qemu-system"), "{logs:?}");
 }
 
 #[test]
 fn a_machine_that_is_kept_ready_is_handed_out_warm_and_another_takes_its_place() {
     let pool = serde_json::json!([{ "ready": 1 }]);
-    let server = TestServer::builder().set("pool", pool).start();
+    let mut server = TestServer::builder().set("pool", pool).start();
     let ready = |server: &TestServer| {
         server
             .host()
@@ -216,4 +213,8 @@ fn a_machine_that_is_kept_ready_is_handed_out_warm_and_another_takes_its_place()
     assert!(lease.warm, "{lease:?}");
     machine.docker().ok(["version"]);
     until("another is ready", PATIENCE * 2, || ready(&server), one_is);
+    server.api().release(machine.id());
+    server.wait_state(machine.id(), LeaseState::Ended);
+    // Only a server that stops gives the pool up.
+    server.stop();
 }

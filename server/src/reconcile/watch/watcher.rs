@@ -19,6 +19,10 @@ use crate::reconcile::Watching;
 /// How long a channel is left alone after it closed.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// How long it is left alone when it had been good for a while, and the first time: mostly its machine
+/// has ended, which libvirt knows a moment later, and the holder is to know soon.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
 /// How long a channel may take to be opened. The call itself may go on; nobody waits for it.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -70,7 +74,10 @@ impl Watcher {
 
     /// Watches until the task is ended.
     pub(super) async fn run(mut self, mut link: Option<Link>) {
+        // A channel that closes as soon as it is opened must not keep anybody busy.
+        let mut may_be_quick = true;
         loop {
+            let began = Instant::now();
             let trouble = match self.follow(&mut link).await {
                 Err(Trouble::Guest(error)) if error.is_foul() => {
                     return self.give_up(link, &error).await;
@@ -88,9 +95,12 @@ impl Watcher {
             // as those come faster than questions.
             let pause = if self.health.is_missed() {
                 PAUSE.max(*self.period.borrow())
+            } else if may_be_quick || began.elapsed() > PAUSE {
+                FIRST_PAUSE
             } else {
                 PAUSE
             };
+            may_be_quick = false;
             let change = self.health.missed();
             self.tell(change).await;
             sleep(pause).await;
