@@ -46,10 +46,11 @@ lint: packages ## format, clippy, shellcheck, and cargo-deny where it is install
 docs: packages ## the sources' own documentation
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --all-features --document-private-items
 
-bench: build image ## how long a cold lease takes, split by step (LEASES=20)
+bench: build image ## how long a cold lease takes, split by step (LEASES=20); leases a second without machines
 	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease
 	@tests/as-root.sh 'the benchmark runs virtual machines' \
 	    '$(BIN)/cold-lease' --images '$(IMAGES)' --leases $(or $(LEASES),20)
+	cargo bench --locked -p e2e --bench lease-rate -- --live 10,300 --leases 500 --clients 32
 
 packages: ## what the host lacks, from its distribution
 	@server/host/install-packages.sh

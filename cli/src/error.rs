@@ -169,7 +169,12 @@ fn api_hints(error: &ApiError) -> Vec<String> {
             if problem.code == ErrorCode::Unauthorized {
                 hints.push(TOKEN_HINT.to_owned());
             }
-            if let Some(id) = &problem.request_id {
+            // Of what is the client's own fault the log has no more than the answer.
+            if let Some(id) = problem
+                .request_id
+                .as_ref()
+                .filter(|_| problem.status >= 500)
+            {
                 hints.push(format!(
                     "the server's log has more under the request id {id}"
                 ));

@@ -39,8 +39,9 @@ impl HttpConfig {
                 "http.listen",
                 format!(
                     "is {}, which others on the network can reach, but the API speaks plain HTTP: \
-                     tokens could be read on the way. Listen on 127.0.0.1 with a TLS proxy in \
-                     front, or accept the risk with `http.allow_plaintext_on_network = true`",
+                     tokens could be read on the way. Listen on 127.0.0.1 and let other hosts come by \
+                     way of SSH (`ssh -L`), or accept the risk with \
+                     `http.allow_plaintext_on_network = true`",
                     self.listen
                 ),
             );
