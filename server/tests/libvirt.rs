@@ -162,9 +162,9 @@ async fn a_vm_from_start_to_gone() {
     assert_eq!(observed.stalled, BTreeSet::new());
     let taken = observed.disk_bytes[&vm];
     assert!((100_000..1 << 30).contains(&taken), "{taken}");
-    // QEMU's own words: libvirt notes how it was started.
+    // libvirt notes in QEMU's log how it was started, which is nobody's business but the host's.
     let said = libvirt.console_tail(vm, 100_000).await;
-    assert!(said.contains("-name guest="), "{said}");
+    assert!(!said.contains("-name guest="), "{said}");
     // The answer got lost and the start is asked for again: it runs, so that is well.
     libvirt.start(&spec).await.unwrap();
 
