@@ -16,9 +16,10 @@ use crate::channel::Service;
 use crate::console::say;
 use crate::keys::TlsIdentity;
 use crate::kmsg::Mark;
-use crate::listener::{self, Clients};
+use crate::listener::{self, Backends, Clients};
 use crate::net::Card;
 use crate::phase::{self, PhaseCell};
+use crate::ssh::Sshd;
 use crate::{activate, cgroups, docker, logs, quiesce, tls};
 
 /// How long the daemon may take to answer when somebody asks whether it does.
@@ -42,6 +43,7 @@ pub(crate) struct State {
 pub(crate) struct Agent {
     state: Arc<State>,
     boot_id: String,
+    sshd: Sshd,
     clients: Clients,
     /// Where the kernel's log ended when the guest was made ready to be copied.
     quiesced: Option<Mark>,
@@ -52,10 +54,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(state: Arc<State>, boot_id: String) -> Self {
+    pub(crate) fn new(state: Arc<State>, boot_id: String, sshd: Sshd) -> Self {
         Self {
             state,
             boot_id,
+            sshd,
             clients: Clients::default(),
             quiesced: None,
             identity: None,
@@ -120,16 +123,15 @@ impl Agent {
 
     async fn serve(&mut self, cert_pem: &str, client_ca_pem: &str) -> anyhow::Result<()> {
         let identity = self.identity.as_ref().context("there is no key")?;
-        let config = tls::server_config(cert_pem, client_ca_pem, identity.key.clone_key())?;
+        let configs = tls::server_configs(cert_pem, client_ca_pem, identity.key.clone_key())?;
         let place = (Ipv4Addr::UNSPECIFIED, DOCKER_PORT);
-        listener::start(
-            place,
-            config,
-            Path::new(docker::SOCKET).into(),
-            self.clients.clone(),
-        )
-        .await
-        .with_context(|| format!("cannot listen on port {DOCKER_PORT}"))?;
+        let backends = Backends {
+            docker: Path::new(docker::SOCKET).into(),
+            sshd: self.sshd.clone(),
+        };
+        listener::start(place, configs, backends, self.clients.clone())
+            .await
+            .with_context(|| format!("cannot listen on port {DOCKER_PORT}"))?;
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use crate::agent::{Agent, State};
 use crate::console::{self, say};
 use crate::port::Port;
 use crate::reaper::{Exit, Reaper};
+use crate::ssh::Sshd;
 use crate::supervise::{self, Daemon};
 use crate::{channel, docker, identity, mounts, net};
 
@@ -95,7 +96,11 @@ async fn serve() -> anyhow::Result<Infallible> {
 
     let mut parts = JoinSet::new();
     parts.spawn(talk(
-        Agent::new(Arc::clone(&state), boot_id.trim_end().to_owned()),
+        Agent::new(
+            Arc::clone(&state),
+            boot_id.trim_end().to_owned(),
+            Sshd::new(reaper.clone()).context("cannot prepare for SSH")?,
+        ),
         outbox,
     ));
     net::loopback_up().await?;

@@ -1,23 +1,29 @@
-//! The TLS port. Whoever comes without the right certificate costs a handshake and no more.
+//! The TLS port. Whoever comes without the right certificate costs a handshake and no more. Who has it
+//! gets to the Docker daemon, or to an SSH daemon of its own if it names that protocol in its handshake
+//! (ALPN): one port, one proof, for both.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::console::say;
 use crate::proxy;
+use crate::ssh::Sshd;
+use crate::tls::{Protocol, ServerConfigs};
 use crate::traffic::{Exchange, Traffic};
 
 /// Handshakes under way at a time; for one more, the oldest is hung up on.
@@ -72,20 +78,27 @@ impl Drop for Place {
     }
 }
 
-/// Listens on `port` of `address`, and brings each client that proves itself to the Unix socket
-/// `docker`. Returns the port once it listens; serves in the background from then on.
+/// What stands behind the port.
+#[derive(Clone)]
+pub(crate) struct Backends {
+    /// The Docker daemon's Unix socket.
+    pub(crate) docker: Arc<Path>,
+    pub(crate) sshd: Sshd,
+}
+
+/// Listens on `port` of `address`, and brings each client that proves itself to what it asked for.
+/// Returns the port once it listens; serves in the background from then on.
 ///
 /// # Errors
 /// The port is taken.
 pub(crate) async fn start(
     (address, port): (Ipv4Addr, u16),
-    config: ServerConfig,
-    docker: Arc<Path>,
+    configs: ServerConfigs,
+    backends: Backends,
     clients: Clients,
 ) -> io::Result<u16> {
     let listener = TcpListener::bind((address, port)).await?;
     let port = listener.local_addr()?.port();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         let mut handshakes: VecDeque<CancelOnDrop> = VecDeque::new();
         loop {
@@ -97,8 +110,8 @@ pub(crate) async fn start(
                     }
                     let (keep, kept) = oneshot::channel();
                     handshakes.push_back(CancelOnDrop(keep));
-                    let (acceptor, docker) = (acceptor.clone(), Arc::clone(&docker));
-                    tokio::spawn(serve(tcp, acceptor, docker, clients.clone(), kept));
+                    let (configs, backends) = (configs.clone(), backends.clone());
+                    tokio::spawn(serve(tcp, configs, backends, clients.clone(), kept));
                 }
                 Err(error) => {
                     say!("cannot accept a connection: {error}");
@@ -123,36 +136,64 @@ impl CancelOnDrop {
 /// anybody who reaches the port could fill the slow console.
 async fn serve(
     tcp: TcpStream,
-    acceptor: TlsAcceptor,
-    docker: Arc<Path>,
+    configs: ServerConfigs,
+    backends: Backends,
     clients: Clients,
     kept: oneshot::Receiver<()>,
 ) {
     let _ = tcp.set_nodelay(true);
     // Until the handshake is done, the end of a connection is a reset.
     let _ = linger(&tcp, true);
-    let tls = tokio::select! {
+    let (tls, protocol) = tokio::select! {
         biased;
         _ = kept => return,
-        done = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp).into_fallible()) => match done {
-            Ok(Ok(tls)) => tls,
-            Ok(Err((_, mut tcp))) => {
+        done = timeout(HANDSHAKE_PATIENCE, handshake(tcp, configs)) => match done {
+            Ok(Ok(done)) => done,
+            Ok(Err(Some(mut tcp))) => {
                 let _ = tcp.shutdown().await;
                 let _ = timeout(FAREWELL, tcp.read(&mut [0])).await;
                 return;
             }
-            Err(_) => return,
+            Ok(Err(None)) | Err(_) => return,
         },
     };
     let _ = linger(tls.get_ref().0, false);
     let Some(_place) = clients.enter() else {
         return;
     };
+    let traffic = clients.traffic();
+    let (backend, exchange) = match protocol {
+        Protocol::Docker => (
+            UnixStream::connect(&backends.docker).await,
+            Exchange::new(traffic),
+        ),
+        Protocol::Ssh => (backends.sshd.connect(), Exchange::lasting(traffic)),
+    };
     // While the daemon is being started again nobody answers; the client sees the connection close.
-    let Ok(docker) = UnixStream::connect(docker).await else {
+    let Ok(backend) = backend else {
         return;
     };
-    let _ = proxy::relay(tls, docker, &Exchange::new(clients.traffic())).await;
+    let _ = proxy::relay(tls, backend, &exchange).await;
+}
+
+/// Ends TLS for a client, and tells what it wants.
+///
+/// # Errors
+/// With the connection, if the client may still want to read why.
+async fn handshake(
+    tcp: TcpStream,
+    configs: ServerConfigs,
+) -> Result<(TlsStream<TcpStream>, Protocol), Option<TcpStream>> {
+    let mut hello = pin!(LazyConfigAcceptor::new(Acceptor::default(), tcp));
+    let start = match hello.as_mut().await {
+        Ok(start) => start,
+        Err(_) => return Err(hello.take_io()),
+    };
+    let (config, protocol) = configs.wanted_by(&start.client_hello());
+    match start.into_stream(config).into_fallible().await {
+        Ok(tls) => Ok((tls, protocol)),
+        Err((_, tcp)) => Err(Some(tcp)),
+    }
 }
 
 /// Whether closing the connection is to throw away what is on the way and to reset it.

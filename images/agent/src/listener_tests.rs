@@ -1,6 +1,5 @@
 //! Real TLS over loopback on one side, a real Unix socket on the other.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::listener::{self, Clients};
+use crate::listener::{self, Backends, Clients};
+use crate::reaper::Reaper;
+use crate::ssh::Sshd;
 use crate::{keys, tls};
 
 const HOST: &str = "vm-1";
@@ -78,11 +79,15 @@ impl Guest {
         let daemon = UnixListener::bind(&socket).unwrap();
         let identity = keys::tls_identity(HOST).unwrap();
         let certificate = ca.sign(&identity.csr_pem);
-        let config = tls::server_config(&certificate, &ca.pem, identity.key).unwrap();
+        let configs = tls::server_configs(&certificate, &ca.pem, identity.key).unwrap();
         let clients = Clients::default();
         let place = ("127.0.0.1".parse().unwrap(), 0);
-        let socket: Arc<Path> = socket.into();
-        let port = listener::start(place, config, socket, clients.clone())
+        let backends = Backends {
+            docker: socket.into(),
+            // Whatever it reads comes back, in capitals.
+            sshd: Sshd::of(Reaper::start().unwrap(), "/usr/bin/tr", &["a-z", "A-Z"]),
+        };
+        let port = listener::start(place, configs, backends, clients.clone())
             .await
             .unwrap();
         Self {
@@ -103,6 +108,16 @@ impl Guest {
         identity: Option<(CertificateDer<'static>, KeyPair)>,
         version: &'static SupportedProtocolVersion,
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.handshake_for(&[], identity, version).await
+    }
+
+    /// With the offer of these protocols.
+    async fn handshake_for(
+        &self,
+        protocols: &[&[u8]],
+        identity: Option<(CertificateDer<'static>, KeyPair)>,
+        version: &'static SupportedProtocolVersion,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.der.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -110,7 +125,7 @@ impl Guest {
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots);
-        let config = match identity {
+        let mut config = match identity {
             Some((certificate, key)) => {
                 let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
                 config
@@ -119,6 +134,7 @@ impl Guest {
             }
             None => config.with_no_client_auth(),
         };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let name = ServerName::try_from(HOST).unwrap();
         TlsConnector::from(Arc::new(config))
             .connect(name, self.tcp().await)
@@ -144,6 +160,16 @@ impl Guest {
             .await
             .is_ok()
     }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 5 s: {what}");
 }
 
 /// What a client without the right certificate sees. In TLS 1.3 the client is done before the server
@@ -189,6 +215,56 @@ async fn without_a_certificate_of_this_guests_ca_nobody_reaches_the_daemon() {
 
     let (_client, _docker) = guest.connect().await;
     assert_eq!(guest.clients.count(), 1);
+}
+
+/// The holder who asks for SSH gets a daemon of its own, and Docker's does not hear of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_ssh_gets_an_ssh_daemon_if_it_has_the_certificate() {
+    let guest = Guest::start().await;
+    let traffic = Arc::clone(guest.clients.traffic());
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let holder = Some(guest.ca.client());
+        let mut client = guest
+            .handshake_for(&[guest_protocol::SSH_ALPN], holder, version)
+            .await
+            .unwrap();
+        let agreed = client.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        assert_eq!(agreed.as_deref(), Some(guest_protocol::SSH_ALPN));
+        client.write_all(b"hello").await.unwrap();
+        // Silent or not, a session is use.
+        until("the session is use", || traffic.pending() == 1).await;
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, client.read_to_string(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(answer, "HELLO");
+        for stranger in [None, Some(Ca::new("ca of this guest").client())] {
+            let asked = guest.handshake_for(&[guest_protocol::SSH_ALPN], stranger, version);
+            let refused = refusal(asked.await).await.to_lowercase();
+            assert!(
+                refused.contains("certificate") || refused.contains("alert"),
+                "{refused}"
+            );
+        }
+        until("the session is over", || traffic.pending() == 0).await;
+    }
+    assert!(!guest.daemon_was_reached().await);
+}
+
+#[tokio::test]
+async fn whatever_else_a_client_offers_it_gets_docker() {
+    let guest = Guest::start().await;
+    for offered in [&[&b"http/1.1"[..]][..], &[b"h2", b"http/1.1"], &[b"h2"]] {
+        let holder = Some(guest.ca.client());
+        let client = guest
+            .handshake_for(offered, holder, &rustls::version::TLS13)
+            .await
+            .unwrap();
+        assert_eq!(client.get_ref().1.alpn_protocol(), None);
+        assert!(guest.daemon_was_reached().await);
+    }
 }
 
 #[tokio::test]
@@ -297,13 +373,7 @@ async fn the_end_of_output_is_passed_on_and_input_still_goes() {
         .unwrap()
         .unwrap();
     assert_eq!(input, "input after the end of output");
-    for _ in 0..500 {
-        if guest.clients.count() == 0 {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the connection is still counted");
+    until("nobody is counted", || guest.clients.count() == 0).await;
 }
 
 /// What the server goes by when it ends a lease on which nothing happens.
@@ -331,13 +401,7 @@ async fn what_clients_do_is_seen() {
     assert!(traffic.idle().unwrap() >= Duration::from_millis(80));
 
     drop((client, docker));
-    for _ in 0..500 {
-        if traffic.builds() == 0 {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("a build outlived its connection");
+    until("no build is counted", || traffic.builds() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

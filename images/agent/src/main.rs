@@ -31,6 +31,7 @@ mod port;
 mod proxy;
 mod quiesce;
 mod reaper;
+mod ssh;
 mod supervise;
 mod tls;
 mod traffic;

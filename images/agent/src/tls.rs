@@ -4,8 +4,37 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+
+/// What a client wants of this guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// The API of the Docker daemon.
+    Docker,
+    /// An SSH session.
+    Ssh,
+}
+
+/// How TLS is ended, by what the client wants. The same certificates are shown and demanded.
+#[derive(Clone)]
+pub(crate) struct ServerConfigs {
+    /// Has no protocols to choose from: what Docker's clients offer is theirs to know.
+    docker: Arc<ServerConfig>,
+    ssh: Arc<ServerConfig>,
+}
+
+impl ServerConfigs {
+    /// Whoever does not ask for SSH wants Docker.
+    pub(crate) fn wanted_by(&self, hello: &ClientHello<'_>) -> (Arc<ServerConfig>, Protocol) {
+        let mut offered = hello.alpn().into_iter().flatten();
+        if offered.any(|name| name == guest_protocol::SSH_ALPN) {
+            (Arc::clone(&self.ssh), Protocol::Ssh)
+        } else {
+            (Arc::clone(&self.docker), Protocol::Docker)
+        }
+    }
+}
 
 /// The server's certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +53,11 @@ pub(crate) enum TlsError {
 ///
 /// # Errors
 /// [`TlsError`].
-pub(crate) fn server_config(
+pub(crate) fn server_configs(
     cert_pem: &str,
     client_ca_pem: &str,
     key: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, TlsError> {
+) -> Result<ServerConfigs, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     for certificate in certificates(client_ca_pem, "client CA")? {
@@ -38,12 +67,18 @@ pub(crate) fn server_config(
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(TlsError::Verifier)?;
-    ServerConfig::builder_with_provider(provider)
+    let docker = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .map_err(TlsError::Certificate)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(cert_pem, "certificate")?, key)
-        .map_err(TlsError::Certificate)
+        .map_err(TlsError::Certificate)?;
+    let mut ssh = docker.clone();
+    ssh.alpn_protocols = vec![guest_protocol::SSH_ALPN.to_vec()];
+    Ok(ServerConfigs {
+        docker: Arc::new(docker),
+        ssh: Arc::new(ssh),
+    })
 }
 
 fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -17,7 +17,7 @@ use crate::clock;
 pub(crate) struct Traffic {
     /// When the last byte moved, in milliseconds since boot, and 1; 0 is never.
     moved: AtomicU64,
-    /// Connections on which the client spoke last.
+    /// Connections on which the client spoke last, or that are use as long as they are open.
     pending: AtomicU32,
     /// Connections that carry a build.
     builds: AtomicU32,
@@ -51,6 +51,8 @@ pub(crate) struct Exchange {
     traffic: Arc<Traffic>,
     pending: Flag,
     builds: Flag,
+    /// Whether the connection is use for as long as it is open, whatever goes through it.
+    lasting: bool,
 }
 
 impl Exchange {
@@ -59,13 +61,24 @@ impl Exchange {
             traffic: Arc::clone(traffic),
             pending: Flag::default(),
             builds: Flag::default(),
+            lasting: false,
         }
+    }
+
+    /// One of which bytes do not tell whether somebody works: a program that was started over SSH may
+    /// compute for an hour without a word.
+    pub(crate) fn lasting(traffic: &Arc<Traffic>) -> Self {
+        let mut exchange = Self::new(traffic);
+        exchange.lasting = true;
+        exchange.pending.set(true, &exchange.traffic.pending);
+        exchange
     }
 
     /// The client sent these bytes.
     pub(crate) fn upward(&self, bytes: &[u8]) {
         self.traffic.touch();
-        if self.pending.set(true, &self.traffic.pending)
+        if !self.lasting
+            && self.pending.set(true, &self.traffic.pending)
             && let Some(path) = request_path(bytes)
         {
             self.builds.set(is_build(path), &self.traffic.builds);
@@ -75,6 +88,9 @@ impl Exchange {
     /// The daemon sent these bytes.
     pub(crate) fn downward(&self, bytes: &[u8]) {
         self.traffic.touch();
+        if self.lasting {
+            return;
+        }
         self.pending.set(false, &self.traffic.pending);
         if self.builds.get() && is_over(bytes) {
             self.builds.set(false, &self.traffic.builds);

@@ -21,7 +21,7 @@ pub use message::{
 
 /// Version of the language. Both sides say theirs in `hello`; they work together when it is equal,
 /// because server and image are built from one tree and a server rebuilds what is older.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name of the virtio-serial port; the guest finds it as `/dev/virtio-ports/<name>` or by the
 /// `name` file below `/sys/class/virtio-ports`.
@@ -29,6 +29,11 @@ pub const PORT_NAME: &str = "remote-docker.agent.0";
 
 /// TCP port on which the agent ends TLS and hands the bytes to the Docker daemon.
 pub const DOCKER_PORT: u16 = 2376;
+
+/// Name of the protocol (ALPN, RFC 7301) that a client offers on [`DOCKER_PORT`] to get an SSH server in
+/// place of the Docker daemon. The user is `root`, and nothing more is asked of who has shown the
+/// lease's certificate.
+pub const SSH_ALPN: &[u8] = b"remote-docker-ssh";
 
 /// The most of one log that a guest sends, in bytes. Three of them fit into a frame, even if every
 /// character is one that JSON writes as two.
