@@ -42,6 +42,7 @@ libvirt-daemon-driver-qemu | run      | 10.0    | libvirt embedded QEMU driver (
 nftables                   | run      | -       | filters the traffic of the virtual machines
 iproute2                   | run      | -       | network namespace and wires of the virtual machines
 busybox-static             | test run | -       | a static program, so that the demo and tests can build images from nothing
+groovy                     | test     | -       | runs the Jenkins step as Jenkins does (Groovy 2.4)
 openssl                    | test     | -       | an independent TLS client for the tests
 sqlite3                    | test     | -       | looks into the server state from outside
 shellcheck                 | test     | -       | checks the shell scripts

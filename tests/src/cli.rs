@@ -66,6 +66,24 @@ impl Cli {
         succeed(&mut self.command(args))
     }
 
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Where its server is.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What its server asks for.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Files of leases that are on this side, keys among them.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {

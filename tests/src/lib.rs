@@ -24,6 +24,7 @@ pub mod host;
 pub mod machine;
 mod netns;
 pub mod process;
+pub mod runners;
 mod seed;
 pub mod server;
 pub mod setting;

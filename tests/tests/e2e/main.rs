@@ -13,6 +13,7 @@ mod docker;
 mod ending;
 mod faults;
 mod guest;
+mod integrations;
 mod isolation;
 mod life;
 mod run;

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# What the action does; its inputs come as INPUT_* from action.yml.
+set -euo pipefail
+
+cli=$INPUT_CLI
+run=$INPUT_RUN
+if [ -n "$INPUT_URL" ]; then export REMOTE_DOCKER_URL=$INPUT_URL; fi
+if [ -n "$INPUT_TOKEN" ]; then export REMOTE_DOCKER_TOKEN=$INPUT_TOKEN; fi
+# The keys live as long as the job at most: runners empty this folder before and after each.
+export XDG_RUNTIME_DIR=$RUNNER_TEMP
+
+flags=(--label "github=$GITHUB_REPOSITORY/$GITHUB_RUN_ID")
+add() { if [ -n "$2" ]; then flags+=("$1" "$2"); fi; }
+add --engine "$INPUT_ENGINE"
+add --size "$INPUT_SIZE"
+add --ttl "$INPUT_TTL"
+add --idle "$INPUT_IDLE"
+add --wait "$INPUT_WAIT"
+command=$INPUT_COMMAND
+# What is left of the inputs is nothing to the commands that follow.
+unset "${!INPUT_@}"
+
+case ${run:+run}$command in
+    run*)
+        # The token is the client's alone; the server is asked nothing by the commands themselves.
+        exec "$cli" run "${flags[@]}" -- env -u REMOTE_DOCKER_TOKEN bash -eo pipefail -c "$run"
+        ;;
+    start) exec "$cli" start --format github "${flags[@]}" ;;
+    stop)
+        if [ -z "${REMOTE_DOCKER_LEASE:-}" ]; then
+            echo 'There is no machine to give back.'
+            exit 0
+        fi
+        exec "$cli" stop --format github
+        ;;
+    *)
+        echo "::error::setup-remote-docker: the input \`command\` is start or stop, not \`$command\`"
+        exit 2
+        ;;
+esac
