@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use remote_docker_api::ErrorCode;
 
 use crate::client::ApiError;
 use crate::config::ConfigError;
+use crate::exports::Unwritable;
 use crate::keys::KeyError;
 use crate::lease_dir::LeaseDirError;
 
@@ -28,6 +30,14 @@ pub(crate) enum CliError {
     Runtime(#[source] io::Error),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
+    #[error("cannot write the variables to {}", path.display())]
+    EnvFile { path: PathBuf, source: io::Error },
+    #[error(
+        "the variable GITHUB_ENV does not name a file, so there is nothing to write the variables to"
+    )]
+    NoGithubEnv,
+    #[error(transparent)]
+    Unwritable(#[from] Unwritable),
     #[error("{}", name(*.0))]
     Interrupted(Signal),
     #[error("there is no lease to stop")]
@@ -65,14 +75,14 @@ impl CliError {
         match self {
             Self::NoLease | Self::BadLeaseId { .. } | Self::TwiceLabelled(_) => 2,
             Self::Config(ConfigError::NoToken) => 77,
-            Self::Config(_) => 78,
+            Self::Config(_) | Self::NoGithubEnv => 78,
             Self::Api(error) => api_exit_code(error),
             Self::Key(KeyError::Generate(_))
             | Self::Signals(_)
             | Self::Runtime(_)
             | Self::Wait(_) => 71,
             Self::Key(_) => 76,
-            Self::LeaseDir(_) | Self::Stdout(_) => 74,
+            Self::LeaseDir(_) | Self::Stdout(_) | Self::EnvFile { .. } | Self::Unwritable(_) => 74,
             Self::Interrupted(signal) => signal_exit_code(*signal as i32),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
             Self::Spawn { .. } => 126,
@@ -99,6 +109,15 @@ impl CliError {
             }
             Self::LeaseDir(LeaseDirError::Remove { .. }) => {
                 "only the program's own files were removed; remove the rest yourself"
+            }
+            Self::EnvFile { .. } => "--env-file names another file",
+            Self::NoGithubEnv => {
+                "a GitHub job sets it for each step; elsewhere name a file with --env-file, or choose \
+                 another --format"
+            }
+            Self::Unwritable(_) => {
+                "set XDG_RUNTIME_DIR or TMPDIR to a folder with a plainer name, or choose another \
+                 --format"
             }
             Self::NoLease => {
                 "name one (`setup-remote-docker list` shows them), or set REMOTE_DOCKER_LEASE"

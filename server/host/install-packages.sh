@@ -45,6 +45,8 @@ busybox-static             | test run | -       | a static program, so that the 
 openssl                    | test     | -       | an independent TLS client for the tests
 sqlite3                    | test     | -       | looks into the server state from outside
 shellcheck                 | test     | -       | checks the shell scripts
+fish                       | test     | -       | evaluates what the client prints for it
+zsh                        | test     | -       | the same
 '
 
 # Packages that Debian 12 has too old come from its backports, by source package; everything else,

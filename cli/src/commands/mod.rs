@@ -10,6 +10,7 @@ use crate::environment::Environment;
 use crate::error::CliError;
 
 mod list;
+mod publish;
 mod run;
 mod start;
 mod stop;
@@ -31,13 +32,13 @@ pub(crate) async fn dispatch(
     }
 }
 
-/// Prints a command that fails, for a shell that evaluates what `start` prints. `eval "$(…)"` of
-/// nothing has success even under `set -e`, and the script would go on with whatever Docker daemon
-/// it finds, such as the host's own.
-pub(crate) fn print_failure_for_shell() {
-    if !io::stdout().is_terminal() {
+/// Prints what fails, for a shell that evaluates what `start` prints.
+pub(crate) fn print_failure(text: Option<&str>) {
+    if let Some(text) = text
+        && !io::stdout().is_terminal()
+    {
         // The error is told already; that it cannot be told here as well adds nothing.
-        let _ = print("false;\n");
+        let _ = print(text);
     }
 }
 

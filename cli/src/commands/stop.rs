@@ -5,13 +5,15 @@ use std::time::Duration;
 use remote_docker_api::{ErrorCode, LeaseId, LeaseState};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::publish::{self, publish};
 use super::{lease_id, print};
-use crate::args::{GlobalArgs, StopArgs};
+use crate::args::{Format, GlobalArgs, StopArgs};
 use crate::client::{ApiError, Client, Released};
 use crate::environment::Environment;
 use crate::error::CliError;
+use crate::exports;
 use crate::lease_dir::LeaseDir;
-use crate::output::unset_sh;
+use crate::output::stopped_json;
 use crate::session::Context;
 
 /// How long `--wait` waits for the machine to be gone.
@@ -31,13 +33,22 @@ pub(super) async fn stop(
     let note = dir.as_ref().and_then(LeaseDir::note);
     let url = note.as_ref().map(|note| note.url.as_str());
     let context = Context::new(flags, environment, url)?;
+    // The variables of the lease name files that are about to go; those of another lease stay.
+    let settings = if of_this_shell {
+        let changes = note.as_ref().map_or(&[][..], |note| &note.changes);
+        exports::undo(changes, &context.environment)
+    } else {
+        Vec::new()
+    };
+    publish::check(&context.environment, &args.output)?;
 
     let released = context.client.release(id).await;
     // Whatever the server says, the user has no use for the keys any more.
     let removed = dir.map_or(Ok(()), |dir| dir.remove());
-    // The variables of the lease name files that are gone; those of another lease stay.
-    if of_this_shell {
-        print(&unset_sh())?;
+    match args.output.format() {
+        Format::Json => print(&stopped_json(id, &settings))?,
+        _ if of_this_shell => publish(&context, &args.output, &settings)?,
+        _ => {}
     }
     let released = released.inspect_err(|_| {
         context.ui.warn(&format!(

@@ -26,6 +26,7 @@ fn help() {
 fn a_wrong_command_line_is_refused() {
     let all: String = [
         "--format yaml",
+        "--format sh --env-file x",
         "--ttl soon",
         "--wait 0s",
         "--label novalue",

@@ -11,6 +11,7 @@ mod fake;
 mod sandbox;
 mod terminal;
 
+mod formats;
 mod help;
 mod hostile;
 mod list;
