@@ -29,6 +29,12 @@ In a shell:
   docker build .
   eval \"$(setup-remote-docker stop)\"";
 
+const COMPLETIONS_EXAMPLE: &str = "\
+For example:
+  setup-remote-docker completions bash >~/.local/share/bash-completion/completions/setup-remote-docker
+  setup-remote-docker completions fish >~/.config/fish/completions/setup-remote-docker.fish
+  setup-remote-docker completions zsh >DIR/_setup-remote-docker   # DIR is one of $fpath";
+
 /// Gives a build a Docker daemon of its own on a fresh virtual machine.
 ///
 /// Without a command it does what `start` does: it leases a machine and prints the variables that
@@ -87,6 +93,17 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Show the leases that have not ended
     List(ListArgs),
+    /// Show one lease: its state, how long it lasts, what its start was made of
+    Show(ShowArgs),
+    /// Make a lease last at least so long from now; it never gets shorter
+    Extend(ExtendArgs),
+    /// Show what the machine of a lease said last: its console, and its Docker daemon
+    Logs(LogsArgs),
+    /// Print the completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLE)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a folder
+    Man(ManArgs),
 }
 
 /// How to lease.
@@ -204,9 +221,8 @@ pub(crate) struct RunArgs {
 /// Options of `stop`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StopArgs {
-    /// Which lease [env: REMOTE_DOCKER_LEASE]
-    #[arg(value_name = "LEASE")]
-    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
     /// Wait until nothing of the machine is left on the host
     #[arg(long)]
     pub(crate) wait: bool,
@@ -229,6 +245,81 @@ pub(crate) enum ListFormat {
     Table,
     /// The server's answer as JSON
     Json,
+}
+
+/// Options of `show`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
+    /// What to print [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) format: Option<TextFormat>,
+}
+
+/// Options of `extend`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExtendArgs {
+    /// How long it lasts at least, counted from now, such as 30m
+    #[arg(value_name = "DURATION", value_parser = parse_positive)]
+    pub(crate) by: Duration,
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
+}
+
+/// Options of `logs`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
+    /// Show one of the two, as it is and without a heading
+    #[arg(long, value_name = "PART", value_enum)]
+    pub(crate) only: Option<LogPart>,
+    /// What to print [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum, conflicts_with = "only")]
+    pub(crate) format: Option<TextFormat>,
+}
+
+/// The lease that a command is about.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WhichLease {
+    /// Which lease [env: REMOTE_DOCKER_LEASE]
+    #[arg(value_name = "LEASE")]
+    pub(crate) id: Option<String>,
+}
+
+/// What is printed about one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextFormat {
+    /// Lines for people
+    Text,
+    /// The server's answer as JSON
+    Json,
+}
+
+/// One of the two logs of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogPart {
+    /// The machine's kernel and its first process
+    Console,
+    /// The Docker daemon and containerd
+    Docker,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ManArgs {
+    /// Where to; the folder is made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 impl CommandLine {

@@ -14,6 +14,10 @@ use time::macros::format_description;
 
 use crate::exports::{self, Change, Setting};
 
+mod lease;
+
+pub(crate) use lease::lease_text;
+
 /// A lease that is ready for use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ready<'a> {
@@ -165,11 +169,6 @@ pub(crate) fn table(list: &LeaseList) -> String {
     })
 }
 
-/// The leases as JSON.
-pub(crate) fn list_json(list: &LeaseList) -> String {
-    json_line(list)
-}
-
 /// A moment for people: `2026-01-31 12:00:00 UTC`.
 pub(crate) fn moment(at: OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC);
@@ -224,7 +223,8 @@ pub(crate) fn visible(text: &str, limit: usize) -> String {
     shown
 }
 
-fn json_line(value: &impl Serialize) -> String {
+/// `value` as JSON on one line, which no terminal obeys.
+pub(crate) fn json_line(value: &impl Serialize) -> String {
     // The types here are structs and lists with text keys, which always can be written.
     let json = serde_json::to_string(value).unwrap_or_default();
     // serde_json escapes what JSON demands; terminals obey a few characters more. Outside of
@@ -239,6 +239,15 @@ fn json_line(value: &impl Serialize) -> String {
     }
     line.push('\n');
     line
+}
+
+/// A text of many lines as [`visible`] shows each; tabs stay what they are.
+pub(crate) fn visible_lines(text: &str) -> String {
+    text.lines().fold(String::new(), |mut shown, line| {
+        let cells: Vec<_> = line.split('\t').map(|cell| visible(cell, 4000)).collect();
+        let _ = writeln!(shown, "{}", cells.join("\t"));
+        shown
+    })
 }
 
 #[cfg(test)]

@@ -241,7 +241,7 @@ fn request(
 }
 
 /// Rounds up, so that half a second does not become none.
-fn whole_seconds(duration: Duration) -> i64 {
+pub(crate) fn whole_seconds(duration: Duration) -> i64 {
     let part = u64::from(duration.subsec_nanos() > 0);
     let rounded = duration.as_secs().saturating_add(part);
     i64::try_from(rounded).unwrap_or(i64::MAX)

@@ -6,7 +6,7 @@ use remote_docker_api::{ErrorCode, LeaseId, LeaseState};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::publish::{self, publish};
-use super::{lease_id, print};
+use super::{print, which};
 use crate::args::{Format, GlobalArgs, StopArgs};
 use crate::client::{ApiError, Client, Released};
 use crate::environment::Environment;
@@ -28,7 +28,8 @@ pub(super) async fn stop(
     environment: Environment,
     args: &StopArgs,
 ) -> Result<u8, CliError> {
-    let (id, of_this_shell) = which(args, environment.lease.as_deref())?;
+    let id = which(&args.lease, &environment)?;
+    let of_this_shell = environment.lease == Some(id.to_string());
     let dir = LeaseDir::find(&environment, id);
     let note = dir.as_ref().and_then(LeaseDir::note);
     let url = note.as_ref().map(|note| note.url.as_str());
@@ -74,18 +75,6 @@ pub(super) async fn stop(
         context.ui.note(&format!("lease {id} is given back"));
     }
     Ok(0)
-}
-
-/// The lease to stop, and whether this shell's variables are about it.
-fn which(args: &StopArgs, variable: Option<&str>) -> Result<(LeaseId, bool), CliError> {
-    match (&args.id, variable) {
-        (Some(named), variable) => {
-            let id = lease_id(named, "the argument")?;
-            Ok((id, variable == Some(named)))
-        }
-        (None, Some(variable)) => Ok((lease_id(variable, "REMOTE_DOCKER_LEASE")?, true)),
-        (None, None) => Err(CliError::NoLease),
-    }
 }
 
 async fn wait_for_end(client: &Client, id: LeaseId) -> Result<(), ApiError> {

@@ -12,8 +12,10 @@ mod sandbox;
 mod terminal;
 
 mod formats;
+mod generate;
 mod help;
 mod hostile;
+mod lease;
 mod list;
 mod run;
 mod run_signals;
