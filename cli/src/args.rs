@@ -29,6 +29,12 @@ In a shell:
   docker build .
   eval \"$(setup-remote-docker stop)\"";
 
+const COMPLETIONS_EXAMPLE: &str = "\
+For example:
+  setup-remote-docker completions bash >~/.local/share/bash-completion/completions/setup-remote-docker
+  setup-remote-docker completions fish >~/.config/fish/completions/setup-remote-docker.fish
+  setup-remote-docker completions zsh >DIR/_setup-remote-docker   # DIR is one of $fpath";
+
 /// Gives a build a Docker daemon of its own on a fresh virtual machine.
 ///
 /// Without a command it does what `start` does: it leases a machine and prints the variables that
@@ -87,6 +93,17 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Show the leases that have not ended
     List(ListArgs),
+    /// Show one lease: its state, how long it lasts, what its start was made of
+    Show(ShowArgs),
+    /// Make a lease last at least so long from now; it never gets shorter
+    Extend(ExtendArgs),
+    /// Show what the machine of a lease said last: its console, and its Docker daemon
+    Logs(LogsArgs),
+    /// Print the completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLE)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a folder
+    Man(ManArgs),
 }
 
 /// How to lease.
@@ -126,18 +143,65 @@ pub(crate) struct StartArgs {
     /// Name of this request, unique for each: a second one of the same name gets no second machine
     #[arg(long, value_name = "KEY", value_parser = parse_idempotency_key)]
     pub(crate) idempotency_key: Option<String>,
-    /// What to print [default: sh]
-    #[arg(long, value_name = "FORMAT", value_enum)]
-    pub(crate) format: Option<StartFormat>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
-/// What `start` prints.
+/// How the variables are told.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
+pub(crate) struct OutputArgs {
+    /// Who the variables are for [default: sh]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) format: Option<Format>,
+    /// Where the formats dotenv, github and gitlab write [default: dotenv: standard output; github: the
+    /// file that $GITHUB_ENV names; gitlab: setup-remote-docker.env]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+}
+
+impl OutputArgs {
+    /// Who the variables are for.
+    pub(crate) fn format(&self) -> Format {
+        self.format.unwrap_or(Format::Sh)
+    }
+}
+
+/// Who the variables of a lease are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum StartFormat {
-    /// `export` lines for a POSIX shell to evaluate
+pub(crate) enum Format {
+    /// A POSIX shell such as sh, dash, bash or zsh: eval "$(setup-remote-docker)"
+    #[value(aliases = ["bash", "dash", "zsh"])]
     Sh,
-    /// One JSON object
+    /// Fish: setup-remote-docker start --format fish | source
+    Fish,
+    /// PowerShell: setup-remote-docker start --format powershell | Out-String | Invoke-Expression
+    #[value(alias = "pwsh")]
+    Powershell,
+    /// A program: one JSON object
     Json,
+    /// A file of NAME=VALUE lines
+    Dotenv,
+    /// The steps of a GitHub job that come after this one
+    Github,
+    /// A GitLab job: a dotenv report
+    Gitlab,
+}
+
+impl Format {
+    /// What makes the reader fail when there is no machine, if it evaluates what it reads. `eval` of
+    /// nothing has success, even under `set -e`, and the script would go on with whatever Docker daemon
+    /// it finds, such as the host's own.
+    pub(crate) fn failure(self) -> Option<&'static str> {
+        match self {
+            Self::Sh | Self::Fish => Some("false;\n"),
+            Self::Powershell => Some("throw 'setup-remote-docker: there is no machine';\n"),
+            Self::Json | Self::Dotenv | Self::Github | Self::Gitlab => None,
+        }
+    }
+
+    fn takes_a_file(self) -> bool {
+        matches!(self, Self::Dotenv | Self::Github | Self::Gitlab)
+    }
 }
 
 /// Options of `run`.
@@ -157,12 +221,13 @@ pub(crate) struct RunArgs {
 /// Options of `stop`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StopArgs {
-    /// Which lease [env: REMOTE_DOCKER_LEASE]
-    #[arg(value_name = "LEASE")]
-    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
     /// Wait until nothing of the machine is left on the host
     #[arg(long)]
     pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Options of `list`.
@@ -182,36 +247,137 @@ pub(crate) enum ListFormat {
     Json,
 }
 
+/// Options of `show`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
+    /// What to print [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) format: Option<TextFormat>,
+}
+
+/// Options of `extend`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExtendArgs {
+    /// How long it lasts at least, counted from now, such as 30m
+    #[arg(value_name = "DURATION", value_parser = parse_positive)]
+    pub(crate) by: Duration,
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
+}
+
+/// Options of `logs`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
+    /// Show one of the two, as it is and without a heading
+    #[arg(long, value_name = "PART", value_enum)]
+    pub(crate) only: Option<LogPart>,
+    /// What to print [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum, conflicts_with = "only")]
+    pub(crate) format: Option<TextFormat>,
+}
+
+/// The lease that a command is about.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WhichLease {
+    /// Which lease [env: REMOTE_DOCKER_LEASE]
+    #[arg(value_name = "LEASE")]
+    pub(crate) id: Option<String>,
+}
+
+/// What is printed about one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextFormat {
+    /// Lines for people
+    Text,
+    /// The server's answer as JSON
+    Json,
+}
+
+/// One of the two logs of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogPart {
+    /// The machine's kernel and its first process
+    Console,
+    /// The Docker daemon and containerd
+    Docker,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ManArgs {
+    /// Where to; the folder is made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
 impl CommandLine {
     /// What to do, `start` being meant when no command is named.
     ///
     /// # Errors
-    /// Options of `start` stand before another command, which would not heed them.
+    /// Options of `start` stand before another command, which would not heed them, or a file is named
+    /// that nothing would be written to.
     pub(crate) fn into_command(self) -> Result<(GlobalArgs, Command), clap::Error> {
-        match self.command {
-            None => Ok((self.global, Command::Start(self.start))),
-            Some(command) if self.start == StartArgs::default() => Ok((self.global, command)),
-            Some(_) => Err(Self::command().error(
-                ErrorKind::ArgumentConflict,
-                "options of a command stand after the command's name",
-            )),
+        let refuse = |what| Err(Self::command().error(ErrorKind::ArgumentConflict, what));
+        let command = match self.command {
+            None => Command::Start(self.start),
+            Some(command) if self.start == StartArgs::default() => command,
+            Some(_) => return refuse("options of a command stand after the command's name"),
+        };
+        match &command {
+            Command::Start(StartArgs { output, .. }) | Command::Stop(StopArgs { output, .. })
+                if output.env_file.is_some() && !output.format().takes_a_file() =>
+            {
+                refuse("--env-file goes with --format dotenv, github or gitlab")
+            }
+            _ => Ok((self.global, command)),
         }
     }
 }
 
 impl Command {
-    /// Whether a shell is to evaluate what the command prints and so decides what happens next.
-    pub(crate) fn feeds_a_shell(&self) -> bool {
-        matches!(self, Self::Start(args) if args.format != Some(StartFormat::Json))
+    /// What to print for a shell that evaluates what this command prints, when the command fails.
+    pub(crate) fn failure_for_a_shell(&self) -> Option<&'static str> {
+        match self {
+            Self::Start(args) => args.output.format().failure(),
+            _ => None,
+        }
     }
 }
 
-/// The same for words that cannot be parsed: none of them looks like another command or format.
-pub(crate) fn may_feed_a_shell(words: impl IntoIterator<Item = OsString>) -> bool {
-    let others = ["run", "stop", "list", "help", "json", "--format=json"];
-    !words
-        .into_iter()
-        .any(|word| others.iter().any(|other| word == *other))
+/// The same for words that cannot be parsed: `start` is meant if none of them is another command, and
+/// a POSIX shell if none of them is another format.
+pub(crate) fn failure_for_a_shell(
+    words: impl IntoIterator<Item = OsString>,
+) -> Option<&'static str> {
+    let commands = CommandLine::command();
+    let is_other_command = |word: &str| {
+        let mut others = commands.get_subcommands().map(clap::Command::get_name);
+        word == "help" || others.any(|name| name != "start" && name == word)
+    };
+    let mut format = Format::Sh;
+    for word in words.into_iter().skip(1) {
+        let word = word.to_string_lossy();
+        if is_other_command(&word) {
+            return None;
+        }
+        let value = word.strip_prefix("--format=").unwrap_or(&word);
+        if let Ok(named) = Format::from_str(value, false) {
+            format = named;
+        }
+    }
+    format.failure()
 }
 
 /// Reads a duration such as `90s`, `30m` or `1h30m`.
@@ -274,17 +440,36 @@ mod tests {
 
     #[test]
     fn what_a_shell_evaluates_is_told_from_the_rest() {
+        let throws = Format::Powershell.failure();
         for (words, expected) in [
-            (vec!["x"], true),
-            (vec!["x", "start", "--format", "sh"], true),
-            (vec!["x", "--format", "json"], false),
-            (vec!["x", "start", "--format=json"], false),
-            (vec!["x", "stop"], false),
-            (vec!["x", "run", "true"], false),
+            (vec!["x"], Some("false;\n")),
+            (vec!["x", "start", "--format", "sh"], Some("false;\n")),
+            (vec!["x", "start", "--format", "fish"], Some("false;\n")),
+            (vec!["x", "--format=powershell"], throws),
+            (vec!["x", "--format", "json"], None),
+            (vec!["x", "start", "--format=json"], None),
+            (vec!["x", "start", "--format=github"], None),
+            (vec!["x", "stop"], None),
+            (vec!["x", "run", "true"], None),
         ] {
             let line = CommandLine::parse_from(&words);
-            assert_eq!(line.into_command().unwrap().1.feeds_a_shell(), expected);
-            assert_eq!(may_feed_a_shell(words.iter().map(Into::into)), expected);
+            let (_, command) = line.into_command().unwrap();
+            assert_eq!(command.failure_for_a_shell(), expected, "{words:?}");
+            let unparsed = failure_for_a_shell(words.iter().map(Into::into));
+            assert_eq!(unparsed, expected, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_nothing_would_be_written_to_is_refused() {
+        for (words, fits) in [
+            (["x", "start", "--format=sh", "--env-file=f"], false),
+            (["x", "stop", "--format=json", "--env-file=f"], false),
+            (["x", "start", "--format=gitlab", "--env-file=f"], true),
+            (["x", "stop", "--format=dotenv", "--env-file=f"], true),
+        ] {
+            let line = CommandLine::parse_from(words);
+            assert_eq!(line.into_command().is_ok(), fits, "{words:?}");
         }
     }
 

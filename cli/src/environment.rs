@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::exports::Shared;
+
 /// What the variables say that mean something here. An empty variable counts as not set.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
@@ -24,7 +26,23 @@ pub(crate) struct Environment {
     pub(crate) docker_cert_path: Option<PathBuf>,
     /// `DOCKER_CONTEXT`
     pub(crate) docker_context: Option<OsString>,
+    /// `GITHUB_ENV`: the file that the steps of a GitHub job write variables to.
+    pub(crate) github_env: Option<PathBuf>,
+    /// Whether a variable names a proxy.
+    pub(crate) has_proxy: bool,
+    /// Variables that may have to be changed for a lease, in the order of [`Shared::ALL`].
+    pub(crate) shared: [Option<String>; Shared::ALL.len()],
 }
+
+/// Where programs look for a proxy.
+const PROXIES: [&str; 6] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
 
 /// Text that never shows in debug output.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,7 +71,15 @@ impl Environment {
             temp_dir: path("TMPDIR"),
             docker_cert_path: path("DOCKER_CERT_PATH"),
             docker_context: variable("DOCKER_CONTEXT"),
+            github_env: path("GITHUB_ENV"),
+            has_proxy: PROXIES.into_iter().any(|name| variable(name).is_some()),
+            shared: Shared::ALL.map(|name| text(name.name())),
         }
+    }
+
+    /// The value of a variable that may have to be changed for a lease.
+    pub(crate) fn shared(&self, name: Shared) -> Option<&str> {
+        self.shared[name as usize].as_deref()
     }
 }
 

@@ -2,14 +2,21 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use remote_docker_api::ErrorCode;
 
 use crate::client::ApiError;
 use crate::config::ConfigError;
+use crate::exports::Unwritable;
 use crate::keys::KeyError;
 use crate::lease_dir::LeaseDirError;
+
+mod api;
+
+use api::{NOT_OUR_SERVER, TOKEN_HINT};
+
+pub(crate) use api::in_options;
 
 /// A command could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +35,19 @@ pub(crate) enum CliError {
     Runtime(#[source] io::Error),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
+    #[error("cannot write the variables to {}", path.display())]
+    EnvFile { path: PathBuf, source: io::Error },
+    #[error(
+        "the variable GITHUB_ENV does not name a file, so there is nothing to write the variables to"
+    )]
+    NoGithubEnv,
+    #[error("cannot write the manual pages to {}", folder.display())]
+    Pages { folder: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Unwritable(#[from] Unwritable),
     #[error("{}", name(*.0))]
     Interrupted(Signal),
-    #[error("there is no lease to stop")]
+    #[error("no lease is named")]
     NoLease,
     #[error("{origin} is not a lease")]
     BadLeaseId {
@@ -65,14 +82,18 @@ impl CliError {
         match self {
             Self::NoLease | Self::BadLeaseId { .. } | Self::TwiceLabelled(_) => 2,
             Self::Config(ConfigError::NoToken) => 77,
-            Self::Config(_) => 78,
-            Self::Api(error) => api_exit_code(error),
+            Self::Config(_) | Self::NoGithubEnv => 78,
+            Self::Api(error) => api::exit_code(error),
             Self::Key(KeyError::Generate(_))
             | Self::Signals(_)
             | Self::Runtime(_)
             | Self::Wait(_) => 71,
             Self::Key(_) => 76,
-            Self::LeaseDir(_) | Self::Stdout(_) => 74,
+            Self::LeaseDir(_)
+            | Self::Stdout(_)
+            | Self::EnvFile { .. }
+            | Self::Pages { .. }
+            | Self::Unwritable(_) => 74,
             Self::Interrupted(signal) => signal_exit_code(*signal as i32),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
             Self::Spawn { .. } => 126,
@@ -89,7 +110,7 @@ impl CliError {
                 "an address looks like http://127.0.0.1:7420; set REMOTE_DOCKER_URL or --url"
             }
             Self::Config(_) => return Vec::new(),
-            Self::Api(error) => return api_hints(error),
+            Self::Api(error) => return api::hints(error),
             Self::Key(KeyError::NotACertificate(_) | KeyError::OtherKey) => NOT_OUR_SERVER,
             Self::LeaseDir(LeaseDirError::Unsafe { .. }) => {
                 "remove it, or set XDG_RUNTIME_DIR or TMPDIR to a folder of your own"
@@ -99,6 +120,15 @@ impl CliError {
             }
             Self::LeaseDir(LeaseDirError::Remove { .. }) => {
                 "only the program's own files were removed; remove the rest yourself"
+            }
+            Self::EnvFile { .. } => "--env-file names another file",
+            Self::NoGithubEnv => {
+                "a GitHub job sets it for each step; elsewhere name a file with --env-file, or choose \
+                 another --format"
+            }
+            Self::Unwritable(_) => {
+                "set XDG_RUNTIME_DIR or TMPDIR to a folder with a plainer name, or choose another \
+                 --format"
             }
             Self::NoLease => {
                 "name one (`setup-remote-docker list` shows them), or set REMOTE_DOCKER_LEASE"
@@ -112,74 +142,7 @@ impl CliError {
     }
 }
 
-const TOKEN_HINT: &str = "set REMOTE_DOCKER_TOKEN or --token-file to the server's token; \
-    the server writes one into its state folder when it first starts";
-const NOT_OUR_SERVER: &str =
-    "is REMOTE_DOCKER_URL or --url the address of a remote-dockerd that is as new as this program?";
-
 /// What a shell reports for a program that a signal ended.
 pub(crate) fn signal_exit_code(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(255)
-}
-
-fn api_exit_code(error: &ApiError) -> u8 {
-    match error {
-        ApiError::Unreachable { .. } | ApiError::Broken { .. } | ApiError::Silent { .. } => 69,
-        ApiError::Unusable { .. } => 76,
-        ApiError::Refused(problem) => match problem.code {
-            ErrorCode::Unauthorized => 77,
-            ErrorCode::NoCapacity | ErrorCode::NotReady => 69,
-            ErrorCode::Internal => 70,
-            _ => by_status(problem.status),
-        },
-        ApiError::Status { status, .. } => by_status(status.as_u16()),
-    }
-}
-
-fn by_status(status: u16) -> u8 {
-    match status {
-        401 | 403 => 77,
-        429 | 502..=504 => 69,
-        400..=499 => 65,
-        500..=599 => 70,
-        _ => 76,
-    }
-}
-
-fn api_hints(error: &ApiError) -> Vec<String> {
-    match error {
-        ApiError::Unreachable { .. } => vec![
-            "start a server there with `remote-dockerd`, or name another one with \
-             REMOTE_DOCKER_URL or --url"
-                .to_owned(),
-        ],
-        ApiError::Broken { .. } => {
-            vec!["the server may have been stopped or restarted; try again".to_owned()]
-        }
-        ApiError::Silent { .. } => {
-            vec!["the server may be overloaded; `--timeout` gives it longer".to_owned()]
-        }
-        ApiError::Unusable { .. } => vec![NOT_OUR_SERVER.to_owned()],
-        ApiError::Status { status, .. } if matches!(status.as_u16(), 401 | 403) => {
-            vec![TOKEN_HINT.to_owned()]
-        }
-        ApiError::Status { .. } => vec![NOT_OUR_SERVER.to_owned()],
-        ApiError::Refused(problem) => {
-            let mut hints: Vec<_> = problem.hint.iter().cloned().collect();
-            if problem.code == ErrorCode::Unauthorized {
-                hints.push(TOKEN_HINT.to_owned());
-            }
-            // Of what is the client's own fault the log has no more than the answer.
-            if let Some(id) = problem
-                .request_id
-                .as_ref()
-                .filter(|_| problem.status >= 500)
-            {
-                hints.push(format!(
-                    "the server's log has more under the request id {id}"
-                ));
-            }
-            hints
-        }
-    }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::environment::Environment;
+use crate::exports::Change;
 use crate::keys::Certificates;
 use crate::server_url::ServerUrl;
 
@@ -43,6 +44,9 @@ pub(crate) struct Note {
     /// When it ends.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub(crate) expires_at: Option<OffsetDateTime>,
+    /// Variables that were changed for it beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<Change>,
 }
 
 /// What went wrong with a folder or its files.
@@ -88,6 +92,7 @@ impl Base {
         server: &ServerUrl,
         certificates: &Certificates,
         key_pem: &str,
+        changes: &[Change],
     ) -> Result<LeaseDir, LeaseDirError> {
         let path = self.0.join(lease.id.to_string());
         let Some(text) = path.to_str().map(str::to_owned) else {
@@ -102,6 +107,7 @@ impl Base {
             id: lease.id,
             url: server.to_string(),
             expires_at: lease.expires_at,
+            changes: changes.to_vec(),
         };
         let written = serde_json::to_string(&note)
             .map_err(|error| LeaseDirError::Write {

@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod environment;
 mod error;
+mod exports;
 mod keys;
 mod lease_dir;
 mod output;
@@ -30,13 +31,13 @@ fn main() -> ExitCode {
     let (flags, command) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            if error.use_stderr() && args::may_feed_a_shell(std::env::args_os()) {
-                commands::print_failure_for_shell();
+            if error.use_stderr() {
+                commands::print_failure(args::failure_for_a_shell(std::env::args_os()));
             }
             error.exit()
         }
     };
-    let feeds_a_shell = command.feeds_a_shell();
+    let failure = command.failure_for_a_shell();
     let environment = environment::Environment::read();
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -52,9 +53,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             ui::Ui::new(flags.quiet).error(&error, &error.hints());
-            if feeds_a_shell {
-                commands::print_failure_for_shell();
-            }
+            commands::print_failure(failure);
             ExitCode::from(error.exit_code())
         }
     }

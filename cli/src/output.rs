@@ -7,17 +7,16 @@ use std::fmt::Write;
 
 use remote_docker_api::{EndReason, Lease, LeaseId, LeaseList, LeaseState, is_dangerous};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-/// The variables that `start` sets, in the order it prints them.
-pub(crate) const VARIABLES: [&str; 4] = [
-    "DOCKER_HOST",
-    "DOCKER_TLS_VERIFY",
-    "DOCKER_CERT_PATH",
-    "REMOTE_DOCKER_LEASE",
-];
+use crate::exports::{self, Change, Setting};
+
+mod lease;
+
+pub(crate) use lease::lease_text;
 
 /// A lease that is ready for use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,29 +26,26 @@ pub(crate) struct Ready<'a> {
     pub(crate) docker_host: &'a str,
     /// The folder with the TLS material.
     pub(crate) cert_path: &'a str,
+    /// Variables beside the lease's own that must be others.
+    pub(crate) changes: &'a [Change],
 }
 
 impl Ready<'_> {
     /// The variables and their values.
-    pub(crate) fn variables(&self) -> [(&'static str, String); 4] {
-        let [host, verify, path, lease] = VARIABLES;
-        [
-            (host, self.docker_host.to_owned()),
-            (verify, "1".to_owned()),
-            (path, self.cert_path.to_owned()),
-            (lease, self.lease.id.to_string()),
-        ]
-    }
-
-    /// Lines for `eval "$(setup-remote-docker)"`. Each ends with a semicolon, so that they hold
-    /// even where the quotes around `$(…)` were forgotten.
-    pub(crate) fn sh(&self) -> String {
-        self.variables()
+    pub(crate) fn settings(&self) -> Vec<Setting> {
+        let values = [
+            self.docker_host.to_owned(),
+            "1".to_owned(),
+            self.cert_path.to_owned(),
+            self.lease.id.to_string(),
+        ];
+        let own = exports::OWN
             .into_iter()
-            .fold(String::new(), |mut text, (name, value)| {
-                let _ = writeln!(text, "export {name}={};", sh_quote(&value));
-                text
-            })
+            .zip(values)
+            .map(|(name, value)| (name, Some(value)));
+        let shared = self.changes.iter();
+        own.chain(shared.map(|change| (change.name.name(), Some(change.to.clone()))))
+            .collect()
     }
 
     /// One JSON object on one line.
@@ -67,6 +63,7 @@ impl Ready<'_> {
             ready_at: Option<OffsetDateTime>,
             #[serde(with = "time::serde::rfc3339::option")]
             expires_at: Option<OffsetDateTime>,
+            environment: Map<String, Value>,
         }
         json_line(&Document {
             lease_id: self.lease.id,
@@ -78,13 +75,23 @@ impl Ready<'_> {
             warm: self.lease.warm,
             ready_at: self.lease.ready_at,
             expires_at: self.lease.expires_at,
+            environment: exports::object(&self.settings()),
         })
     }
 }
 
-/// Lines that take back what [`Ready::sh`] set.
-pub(crate) fn unset_sh() -> String {
-    VARIABLES.map(|name| format!("unset {name};\n")).concat()
+/// What `stop` tells a program: the variables that are to be as they were, null for those that were
+/// not set.
+pub(crate) fn stopped_json(lease: LeaseId, settings: &[Setting]) -> String {
+    #[derive(Serialize)]
+    struct Document {
+        lease_id: LeaseId,
+        environment: Map<String, Value>,
+    }
+    json_line(&Document {
+        lease_id: lease,
+        environment: exports::object(settings),
+    })
 }
 
 /// Quotes for a POSIX shell; nothing inside single quotes has a meaning but the quote itself.
@@ -162,11 +169,6 @@ pub(crate) fn table(list: &LeaseList) -> String {
     })
 }
 
-/// The leases as JSON.
-pub(crate) fn list_json(list: &LeaseList) -> String {
-    json_line(list)
-}
-
 /// A moment for people: `2026-01-31 12:00:00 UTC`.
 pub(crate) fn moment(at: OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC);
@@ -221,7 +223,8 @@ pub(crate) fn visible(text: &str, limit: usize) -> String {
     shown
 }
 
-fn json_line(value: &impl Serialize) -> String {
+/// `value` as JSON on one line, which no terminal obeys.
+pub(crate) fn json_line(value: &impl Serialize) -> String {
     // The types here are structs and lists with text keys, which always can be written.
     let json = serde_json::to_string(value).unwrap_or_default();
     // serde_json escapes what JSON demands; terminals obey a few characters more. Outside of
@@ -236,6 +239,15 @@ fn json_line(value: &impl Serialize) -> String {
     }
     line.push('\n');
     line
+}
+
+/// A text of many lines as [`visible`] shows each; tabs stay what they are.
+pub(crate) fn visible_lines(text: &str) -> String {
+    text.lines().fold(String::new(), |mut shown, line| {
+        let cells: Vec<_> = line.split('\t').map(|cell| visible(cell, 4000)).collect();
+        let _ = writeln!(shown, "{}", cells.join("\t"));
+        shown
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::client::{ApiError, Client, NotLeased};
 use crate::config::{self, Settings};
 use crate::environment::Environment;
 use crate::error::CliError;
+use crate::exports::{self, Change};
 use crate::keys::ClientKey;
 use crate::lease_dir::{Base, LeaseDir};
 use crate::output::{Ready, end_reason, is_docker_host, moment};
@@ -40,6 +41,7 @@ pub(crate) struct Terms<'a> {
 pub(crate) struct Session {
     pub(crate) lease: Lease,
     docker_host: String,
+    changes: Vec<Change>,
     dir: LeaseDir,
 }
 
@@ -130,10 +132,11 @@ impl Session {
         };
         let took = asked_at.elapsed();
         match Self::settle(context, &base, &key, &lease) {
-            Ok((docker_host, dir)) => {
+            Ok((docker_host, changes, dir)) => {
                 let session = Self {
                     lease,
                     docker_host,
+                    changes,
                     dir,
                 };
                 if let Some(Caught { signal, .. }) = signals.arrived() {
@@ -155,7 +158,7 @@ impl Session {
         base: &Base,
         key: &ClientKey,
         lease: &Lease,
-    ) -> Result<(String, LeaseDir), CliError> {
+    ) -> Result<(String, Vec<Change>, LeaseDir), CliError> {
         let unusable = |what| CliError::from(context.client.unusable(what, Some(lease.id)));
         if matches!(lease.state, LeaseState::Ending | LeaseState::Ended) {
             // Only a request that was sent twice is answered so.
@@ -176,9 +179,10 @@ impl Session {
             ));
         }
         let certificates = key.accept(docker)?;
+        let changes = exports::changes(&docker.host, &context.environment);
         let server = context.client.server();
-        let dir = base.write(lease, server, &certificates, &key.key_pem())?;
-        Ok((docker.host.clone(), dir))
+        let dir = base.write(lease, server, &certificates, &key.key_pem(), &changes)?;
+        Ok((docker.host.clone(), changes, dir))
     }
 
     fn announce(&self, ui: Ui, took: Duration) {
@@ -199,6 +203,7 @@ impl Session {
             lease: &self.lease,
             docker_host: &self.docker_host,
             cert_path: self.dir.path(),
+            changes: &self.changes,
         }
     }
 
@@ -236,7 +241,7 @@ fn request(
 }
 
 /// Rounds up, so that half a second does not become none.
-fn whole_seconds(duration: Duration) -> i64 {
+pub(crate) fn whole_seconds(duration: Duration) -> i64 {
     let part = u64::from(duration.subsec_nanos() > 0);
     let rounded = duration.as_secs().saturating_add(part);
     i64::try_from(rounded).unwrap_or(i64::MAX)

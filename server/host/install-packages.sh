@@ -46,6 +46,8 @@ groovy                     | test     | -       | runs the Jenkins step as Jenki
 openssl                    | test     | -       | an independent TLS client for the tests
 sqlite3                    | test     | -       | looks into the server state from outside
 shellcheck                 | test     | -       | checks the shell scripts
+fish                       | test     | -       | evaluates what the client prints for it
+zsh                        | test     | -       | the same
 '
 
 # Packages that Debian 12 has too old come from its backports, by source package; everything else,

@@ -16,7 +16,7 @@ pub(super) async fn list(
     let list = context.client.list().await?;
     print(&match args.format.unwrap_or(ListFormat::Table) {
         ListFormat::Table => output::table(&list),
-        ListFormat::Json => output::list_json(&list),
+        ListFormat::Json => output::json_line(&list),
     })?;
     Ok(0)
 }

@@ -5,12 +5,19 @@ use std::str::FromStr;
 
 use remote_docker_api::LeaseId;
 
-use crate::args::{Command, GlobalArgs};
+use crate::args::{Command, GlobalArgs, WhichLease};
 use crate::environment::Environment;
 use crate::error::CliError;
+use crate::lease_dir::LeaseDir;
+use crate::session::Context;
 
+mod extend;
+mod generate;
 mod list;
+mod logs;
+mod publish;
 mod run;
+mod show;
 mod start;
 mod stop;
 
@@ -28,16 +35,21 @@ pub(crate) async fn dispatch(
         Command::Run(args) => run::run(flags, environment, &args).await,
         Command::Stop(args) => stop::stop(flags, environment, &args).await,
         Command::List(args) => list::list(flags, environment, &args).await,
+        Command::Show(args) => show::show(flags, environment, &args).await,
+        Command::Extend(args) => extend::extend(flags, environment, &args).await,
+        Command::Logs(args) => logs::logs(flags, environment, &args).await,
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
     }
 }
 
-/// Prints a command that fails, for a shell that evaluates what `start` prints. `eval "$(…)"` of
-/// nothing has success even under `set -e`, and the script would go on with whatever Docker daemon
-/// it finds, such as the host's own.
-pub(crate) fn print_failure_for_shell() {
-    if !io::stdout().is_terminal() {
+/// Prints what fails, for a shell that evaluates what `start` prints.
+pub(crate) fn print_failure(text: Option<&str>) {
+    if let Some(text) = text
+        && !io::stdout().is_terminal()
+    {
         // The error is told already; that it cannot be told here as well adds nothing.
-        let _ = print("false;\n");
+        let _ = print(text);
     }
 }
 
@@ -50,7 +62,28 @@ fn print(text: &str) -> Result<(), CliError> {
         .map_err(CliError::Stdout)
 }
 
-/// Reads a lease id from the command line or the environment.
-fn lease_id(text: &str, origin: &'static str) -> Result<LeaseId, CliError> {
-    LeaseId::from_str(text).map_err(|source| CliError::BadLeaseId { origin, source })
+/// The lease that a command is about: the one that is named, or that of this shell.
+fn which(args: &WhichLease, environment: &Environment) -> Result<LeaseId, CliError> {
+    let read = |text: &str, origin| {
+        LeaseId::from_str(text).map_err(|source| CliError::BadLeaseId { origin, source })
+    };
+    match (&args.id, &environment.lease) {
+        (Some(named), _) => read(named, "the argument"),
+        (None, Some(variable)) => read(variable, "REMOTE_DOCKER_LEASE"),
+        (None, None) => Err(CliError::NoLease),
+    }
+}
+
+/// A context for the server that made the lease, if that is noted on this machine.
+fn context_for(
+    lease: LeaseId,
+    flags: &GlobalArgs,
+    environment: Environment,
+) -> Result<Context, CliError> {
+    let note = LeaseDir::find(&environment, lease).and_then(|dir| dir.note());
+    Context::new(
+        flags,
+        environment,
+        note.as_ref().map(|note| note.url.as_str()),
+    )
 }

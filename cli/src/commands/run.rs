@@ -57,7 +57,10 @@ fn spawn(context: &Context, session: &Session, args: &RunArgs) -> Result<Child, 
     let empty = OsString::new();
     let (program, rest) = args.command.split_first().unwrap_or((&empty, &[]));
     let mut command = Command::new(program);
-    command.args(rest).envs(session.ready().variables());
+    command.args(rest);
+    for (name, value) in session.ready().settings() {
+        command.env(name, value.unwrap_or_default());
+    }
     if context.environment.docker_context.is_some() {
         // `docker` lets DOCKER_HOST win; tools around it may not.
         context

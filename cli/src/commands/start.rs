@@ -7,7 +7,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat, makedev};
 
 use super::print;
-use crate::args::{GlobalArgs, StartArgs, StartFormat};
+use super::publish::{self, publish};
+use crate::args::{Format, GlobalArgs, StartArgs};
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::session::{Context, Session, Terms};
@@ -34,26 +35,40 @@ pub(super) async fn start(
         return Err(CliError::Stdout(Errno::EBADF.into()));
     }
     let context = Context::new(flags, environment, None)?;
+    publish::check(&context.environment, &args.output)?;
     let mut signals = Signals::install().map_err(CliError::Signals)?;
     let terms = Terms {
         keepalive: args.keepalive,
         idempotency_key: args.idempotency_key.as_deref(),
     };
     let session = Session::open(&context, &args.lease, terms, &mut signals).await?;
-    let format = args.format.unwrap_or(StartFormat::Sh);
-    let text = match format {
-        StartFormat::Sh => session.ready().sh(),
-        StartFormat::Json => session.ready().json(),
+    let format = args.output.format();
+    let told = match format {
+        Format::Json => print(&session.ready().json()),
+        _ => publish(&context, &args.output, &session.ready().settings()),
     };
-    if let Err(error) = print(&text) {
+    if let Err(error) = told {
         // Nobody got to know of the lease.
         session.close(&context).await;
         return Err(error);
     }
-    if format == StartFormat::Sh && io::stdout().is_terminal() {
-        context.ui.note(
-            "hint: these lines are for a shell to evaluate: eval \"$(setup-remote-docker start)\"",
-        );
+    if let Some(how) = by_hand(format)
+        && io::stdout().is_terminal()
+    {
+        let hint = format!("hint: these lines are for a shell to evaluate: {how}");
+        context.ui.note(&hint);
     }
     Ok(0)
+}
+
+/// How a shell evaluates what is printed for it.
+fn by_hand(format: Format) -> Option<&'static str> {
+    match format {
+        Format::Sh => Some("eval \"$(setup-remote-docker start)\""),
+        Format::Fish => Some("setup-remote-docker start --format fish | source"),
+        Format::Powershell => {
+            Some("setup-remote-docker start --format powershell | Out-String | Invoke-Expression")
+        }
+        Format::Json | Format::Dotenv | Format::Github | Format::Gitlab => None,
+    }
 }

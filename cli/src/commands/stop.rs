@@ -5,13 +5,15 @@ use std::time::Duration;
 use remote_docker_api::{ErrorCode, LeaseId, LeaseState};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{lease_id, print};
-use crate::args::{GlobalArgs, StopArgs};
+use super::publish::{self, publish};
+use super::{print, which};
+use crate::args::{Format, GlobalArgs, StopArgs};
 use crate::client::{ApiError, Client, Released};
 use crate::environment::Environment;
 use crate::error::CliError;
+use crate::exports;
 use crate::lease_dir::LeaseDir;
-use crate::output::unset_sh;
+use crate::output::stopped_json;
 use crate::session::Context;
 
 /// How long `--wait` waits for the machine to be gone.
@@ -26,18 +28,28 @@ pub(super) async fn stop(
     environment: Environment,
     args: &StopArgs,
 ) -> Result<u8, CliError> {
-    let (id, of_this_shell) = which(args, environment.lease.as_deref())?;
+    let id = which(&args.lease, &environment)?;
+    let of_this_shell = environment.lease == Some(id.to_string());
     let dir = LeaseDir::find(&environment, id);
     let note = dir.as_ref().and_then(LeaseDir::note);
     let url = note.as_ref().map(|note| note.url.as_str());
     let context = Context::new(flags, environment, url)?;
+    // The variables of the lease name files that are about to go; those of another lease stay.
+    let settings = if of_this_shell {
+        let changes = note.as_ref().map_or(&[][..], |note| &note.changes);
+        exports::undo(changes, &context.environment)
+    } else {
+        Vec::new()
+    };
+    publish::check(&context.environment, &args.output)?;
 
     let released = context.client.release(id).await;
     // Whatever the server says, the user has no use for the keys any more.
     let removed = dir.map_or(Ok(()), |dir| dir.remove());
-    // The variables of the lease name files that are gone; those of another lease stay.
-    if of_this_shell {
-        print(&unset_sh())?;
+    match args.output.format() {
+        Format::Json => print(&stopped_json(id, &settings))?,
+        _ if of_this_shell => publish(&context, &args.output, &settings)?,
+        _ => {}
     }
     let released = released.inspect_err(|_| {
         context.ui.warn(&format!(
@@ -63,18 +75,6 @@ pub(super) async fn stop(
         context.ui.note(&format!("lease {id} is given back"));
     }
     Ok(0)
-}
-
-/// The lease to stop, and whether this shell's variables are about it.
-fn which(args: &StopArgs, variable: Option<&str>) -> Result<(LeaseId, bool), CliError> {
-    match (&args.id, variable) {
-        (Some(named), variable) => {
-            let id = lease_id(named, "the argument")?;
-            Ok((id, variable == Some(named)))
-        }
-        (None, Some(variable)) => Ok((lease_id(variable, "REMOTE_DOCKER_LEASE")?, true)),
-        (None, None) => Err(CliError::NoLease),
-    }
 }
 
 async fn wait_for_end(client: &Client, id: LeaseId) -> Result<(), ApiError> {

@@ -14,7 +14,17 @@ fn shown(args: &str) -> String {
 #[test]
 fn help() {
     assert_snapshot!("help", shown("--help"));
-    for command in ["start", "run", "stop", "list"] {
+    for command in [
+        "start",
+        "run",
+        "stop",
+        "list",
+        "show",
+        "extend",
+        "logs",
+        "completions",
+        "man",
+    ] {
         assert_snapshot!(
             format!("help_{command}"),
             shown(&format!("{command} --help"))
@@ -26,6 +36,7 @@ fn help() {
 fn a_wrong_command_line_is_refused() {
     let all: String = [
         "--format yaml",
+        "--format sh --env-file x",
         "--ttl soon",
         "--wait 0s",
         "--label novalue",
@@ -38,6 +49,13 @@ fn a_wrong_command_line_is_refused() {
         "run",
         "launch",
         "stop l-1",
+        "show",
+        "extend",
+        "extend soon",
+        "extend 0s",
+        "logs --only kernel",
+        "logs --only docker --format json",
+        "completions tcsh",
         "--label a=1 --label a=2",
         "list --token x --token-file y",
     ]

@@ -132,7 +132,50 @@ fn problems_are_told_with_what_to_do() {
         problem(401, "unauthorized", "the token is not good here"),
         problem(503, "no_capacity", "no machine became ready within 1 s"),
         problem(503, "not_ready", "the image is being built"),
-        problem(400, "unknown_engine", "no image offers the engine `99`"),
+        problem(422, "unknown_engine", "no image offers the engine `99`"),
+        problem(
+            422,
+            "unknown_size",
+            "there is no size `huge`; there are: small",
+        ),
+        problem(
+            422,
+            "invalid_ttl",
+            "`ttl_s` is 0; allowed are 1 to 86400 seconds",
+        ),
+        problem(
+            422,
+            "invalid_wait",
+            "`wait_s` is 999; allowed are 0 to 600 seconds",
+        ),
+        problem(
+            422,
+            "invalid_keepalive",
+            "`keepalive_s` is 1; allowed are 5 to 3600 seconds",
+        ),
+        problem(
+            422,
+            "invalid_idle",
+            "`idle_s` is 1; allowed are 10 to 86400 seconds",
+        ),
+        problem(
+            422,
+            "invalid_labels",
+            "`labels` are refused: there are 17, at most 16",
+        ),
+        problem(
+            422,
+            "invalid_csr",
+            "`client_csr_pem` is refused: its key is weak",
+        ),
+        problem(
+            422,
+            "idempotency_conflict",
+            "another request was made with this key before",
+        ),
+        problem(400, "invalid_body", "unknown field `idle_s`"),
+        problem(404, "not_found", "there is no such path"),
+        problem(503, "start_failed", "one machine after the other failed"),
         problem(500, "internal", ""),
         problem(418, "teapot_of_2031", "short\nand \u{1b}[31mstout\u{202e}"),
     ]

@@ -11,8 +11,11 @@ mod fake;
 mod sandbox;
 mod terminal;
 
+mod formats;
+mod generate;
 mod help;
 mod hostile;
+mod lease;
 mod list;
 mod run;
 mod run_signals;

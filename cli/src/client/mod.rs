@@ -1,34 +1,32 @@
 //! The calls of the server's API.
 
-use std::future::{Future, pending};
-use std::pin::pin;
+use std::future::pending;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, header};
 use remote_docker_api::{
-    CreateLease, ErrorCode, Lease, LeaseId, LeaseList, PROBLEM_CONTENT_TYPE, Problem,
+    ErrorCode, ExtendLease, Lease, LeaseId, LeaseList, LeaseLogs, PROBLEM_CONTENT_TYPE,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::config::{Settings, Token};
 use crate::server_url::ServerUrl;
 use crate::transport::{Answer, Exchange, TransportError, exchange};
 
-/// How long a request that was given up is read on.
-const GOODBYE: Duration = Duration::from_secs(2);
-/// A request with a name is sent again for so long after the first failure; a server that restarts
-/// keeps its place for as long.
-const RETRY_LIMIT: Duration = Duration::from_secs(30);
-/// Pause before that.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Pause before a release that failed is tried again.
-const RELEASE_PAUSE: Duration = Duration::from_millis(250);
-/// A release is tried for so long at most.
-const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before a call that failed for the moment is tried again.
+const PATIENT_PAUSE: Duration = Duration::from_millis(250);
+/// Such a call is tried for so long at most.
+const PATIENT_LIMIT: Duration = Duration::from_secs(10);
+
+mod create;
+mod error;
+
+pub(crate) use create::NotLeased;
+pub(crate) use error::ApiError;
 
 /// Speaks to one server.
 #[derive(Debug)]
@@ -36,84 +34,6 @@ pub(crate) struct Client {
     server: ServerUrl,
     token: Token,
     timeout: Duration,
-}
-
-/// A call had no success.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ApiError {
-    #[error("cannot reach the server at {server}")]
-    Unreachable {
-        server: ServerUrl,
-        source: std::io::Error,
-    },
-    #[error("the connection to the server at {server} broke before its answer was complete")]
-    Broken {
-        server: ServerUrl,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    #[error("the server at {server} did not answer within {}", humantime::format_duration(*limit))]
-    Silent { server: ServerUrl, limit: Duration },
-    #[error("the answer of the server at {server} cannot be used: {what}")]
-    Unusable {
-        server: ServerUrl,
-        what: &'static str,
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
-        /// The lease that the answer was about, where that much could be read.
-        lease: Option<LeaseId>,
-    },
-    #[error("{} ({}): {}", refusal(.0), .0.code.as_str(), if .0.detail.is_empty() { &.0.title } else { &.0.detail })]
-    Refused(Box<Problem>),
-    #[error("the server at {server} answered {status} and did not say why")]
-    Status {
-        server: ServerUrl,
-        status: StatusCode,
-    },
-}
-
-fn refusal(problem: &Problem) -> &'static str {
-    if problem.status >= 500 {
-        "the server cannot do it now"
-    } else {
-        "the server refused the request"
-    }
-}
-
-impl ApiError {
-    /// The server's code, if it gave one.
-    pub(crate) fn code(&self) -> Option<ErrorCode> {
-        match self {
-            Self::Refused(problem) => Some(problem.code),
-            _ => None,
-        }
-    }
-
-    /// Whether a server that goes on where it was would answer the same call when it is back.
-    fn is_loss_of_touch(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Broken { .. } => true,
-            Self::Refused(problem) => problem.code == ErrorCode::NotReady,
-            _ => false,
-        }
-    }
-
-    /// Whether the same call may have success a moment later.
-    pub(crate) fn may_pass(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } => true,
-            Self::Refused(problem) => problem.status >= 500,
-            Self::Status { status, .. } => status.is_server_error(),
-            Self::Unusable { .. } => false,
-        }
-    }
-}
-
-/// Why there is no lease.
-#[derive(Debug)]
-pub(crate) enum NotLeased<R> {
-    /// The call had no success.
-    Failed(ApiError),
-    /// It was given up for this reason; the lease is there if it had been made all the same.
-    GivenUp(R, Option<LeaseId>),
 }
 
 /// How a release went.
@@ -156,76 +76,6 @@ impl Client {
         }
     }
 
-    /// `POST /v1/leases`, waiting for a machine as long as `body` says, until `give_up` resolves. With
-    /// a name for the request it is sent again when the server goes away meanwhile.
-    ///
-    /// # Errors
-    /// As for any call, or that it was given up.
-    pub(crate) async fn create<R>(
-        &self,
-        body: &CreateLease,
-        idempotency_key: Option<&str>,
-        give_up: impl Future<Output = R>,
-    ) -> Result<Lease, NotLeased<R>> {
-        let mut give_up = pin!(give_up);
-        let mut until = None;
-        loop {
-            let once = self.create_once(body, idempotency_key, &mut give_up);
-            let error = match once.await {
-                Err(NotLeased::Failed(error)) => error,
-                result => return result,
-            };
-            // Without a name the server could not know that it is the same request.
-            let until = *until.get_or_insert_with(|| Instant::now() + RETRY_LIMIT);
-            let again = idempotency_key.is_some() && error.is_loss_of_touch();
-            if !again || Instant::now() + RETRY_PAUSE > until {
-                return Err(NotLeased::Failed(error));
-            }
-            tokio::select! {
-                reason = &mut give_up => return Err(NotLeased::GivenUp(reason, None)),
-                () = sleep(RETRY_PAUSE) => {}
-            }
-        }
-    }
-
-    async fn create_once<R>(
-        &self,
-        body: &CreateLease,
-        idempotency_key: Option<&str>,
-        give_up: impl Future<Output = R>,
-    ) -> Result<Lease, NotLeased<R>> {
-        let wait = Duration::from_secs(body.wait_s.unwrap_or(0).unsigned_abs());
-        let limit = wait.saturating_add(self.timeout);
-        let json =
-            serde_json::to_vec(body).map_err(|error| NotLeased::Failed(self.encoding(error)))?;
-        let mut request = self.request(Method::POST, "/v1/leases", json);
-        // The command line takes visible ASCII only, which always is a value.
-        let key = idempotency_key.and_then(|key| header::HeaderValue::from_str(key).ok());
-        if let Some(key) = key {
-            request.headers_mut().insert("idempotency-key", key);
-        }
-        let mut why = None;
-        let end = async {
-            tokio::select! {
-                reason = give_up => why = Some(reason),
-                () = sleep(limit) => {}
-            }
-        };
-        let result = exchange(&self.server, request, end, GOODBYE).await;
-        match (result, why) {
-            (Ok(Exchange::GivenUp(late)), Some(reason)) => {
-                let lease = late.and_then(|answer| just_id(&answer));
-                Err(NotLeased::GivenUp(reason, lease))
-            }
-            // An answer in the very last moment is an answer.
-            (Ok(Exchange::Answered(answer) | Exchange::GivenUp(Some(answer))), _) => {
-                self.read(answer).map_err(NotLeased::Failed)
-            }
-            (Ok(Exchange::GivenUp(None)), None) => Err(NotLeased::Failed(self.silent(limit))),
-            (Err(error), _) => Err(NotLeased::Failed(self.transport_error(error))),
-        }
-    }
-
     /// `GET /v1/leases/{id}`, waiting up to `wait` for it to change.
     ///
     /// # Errors
@@ -234,12 +84,7 @@ impl Client {
         let path = format!("/v1/leases/{id}?wait_s={}", wait.as_secs());
         let limit = self.timeout.saturating_add(wait);
         let answer = self.call(Method::GET, &path, limit).await?;
-        let lease: Lease = self.read(answer)?;
-        if lease.id == id {
-            Ok(lease)
-        } else {
-            Err(self.unusable("it is about another lease", None))
-        }
+        self.about(self.read(answer)?, id)
     }
 
     /// `POST /v1/leases/{id}/heartbeat`, within `limit`.
@@ -287,15 +132,53 @@ impl Client {
     /// # Errors
     /// The last failure.
     pub(crate) async fn release_with_patience(&self, id: LeaseId) -> Result<Released, ApiError> {
-        let limit = RELEASE_LIMIT.min(self.timeout);
+        self.with_patience(async || self.release(id).await).await
+    }
+
+    /// `POST /v1/leases/{id}/extend`, trying again for a bounded time while that may help: the lease lasts
+    /// at least so many seconds more, so that asking twice does no harm.
+    ///
+    /// # Errors
+    /// The last failure; `invalid_extension` if the server lets no lease last so long.
+    pub(crate) async fn extend(&self, id: LeaseId, remaining_s: i64) -> Result<Lease, ApiError> {
+        let path = format!("/v1/leases/{id}/extend");
+        let body = ExtendLease {
+            remaining_s: Some(remaining_s),
+            until: None,
+        };
+        let json = serde_json::to_vec(&body).map_err(|error| self.encoding(error))?;
+        self.with_patience(async || {
+            let request = self.request(Method::POST, &path, json.clone());
+            let lease: Lease = self.read(self.send(request, self.timeout).await?)?;
+            self.about(lease, id)
+        })
+        .await
+    }
+
+    /// `GET /v1/leases/{id}/logs`.
+    ///
+    /// # Errors
+    /// As for any call; `guest_silent` if its machine does not answer the server.
+    pub(crate) async fn logs(&self, id: LeaseId) -> Result<LeaseLogs, ApiError> {
+        let path = format!("/v1/leases/{id}/logs");
+        let answer = self.call(Method::GET, &path, self.timeout).await?;
+        self.read(answer)
+    }
+
+    /// Tries the same call for a bounded time while its failures may pass.
+    async fn with_patience<T>(
+        &self,
+        call: impl AsyncFn() -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let limit = PATIENT_LIMIT.min(self.timeout);
         let mut last = None;
         let attempts = async {
             loop {
-                match self.release(id).await {
+                match call().await {
                     Err(error) if error.may_pass() => last = Some(error),
                     result => return result,
                 }
-                sleep(RELEASE_PAUSE).await;
+                sleep(PATIENT_PAUSE).await;
             }
         };
         match timeout(limit, attempts).await {
@@ -304,8 +187,24 @@ impl Client {
         }
     }
 
+    fn about(&self, lease: Lease, id: LeaseId) -> Result<Lease, ApiError> {
+        if lease.id == id {
+            Ok(lease)
+        } else {
+            Err(self.unusable("it is about another lease", None))
+        }
+    }
+
     async fn call(&self, method: Method, path: &str, limit: Duration) -> Result<Answer, ApiError> {
-        let request = self.request(method, path, Vec::new());
+        self.send(self.request(method, path, Vec::new()), limit)
+            .await
+    }
+
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<Answer, ApiError> {
         let answer = timeout(
             limit,
             exchange(&self.server, request, pending(), Duration::ZERO),
