@@ -142,6 +142,19 @@ pub struct DockerEndpoint {
     pub cert_pem: String,
 }
 
+/// How to reach the machine of an active lease by SSH: through the same port as its Docker daemon, with
+/// the same certificate. A client that offers the protocol `alpn` in the TLS handshake (RFC 7301) gets an
+/// SSH server there, which asks for no more than the user's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshEndpoint {
+    /// Name of the protocol to offer.
+    pub alpn: String,
+    /// Whom to log in as.
+    pub user: String,
+    /// The key that the SSH server shows (OpenSSH format, one line, without a host's name).
+    pub host_key: String,
+}
+
 /// How long one step of a start took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepTiming {
@@ -219,6 +232,9 @@ pub struct Lease {
     /// How to reach the daemon; there while the lease is active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker: Option<DockerEndpoint>,
+    /// How to log in on the machine; there while the lease is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshEndpoint>,
     /// What the start was made of, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timings: Vec<StepTiming>,

@@ -13,7 +13,7 @@ pub use event::{EventKind, LeaseEvent, LeaseLogs};
 pub use id::{LeaseId, ParseIdError, short_code};
 pub use lease::{
     CreateLease, DockerEndpoint, Doing, EndReason, ExtendLease, Lease, LeaseList, LeaseState,
-    Queue, StepTiming,
+    Queue, SshEndpoint, StepTiming,
 };
 pub use problem::{ErrorCode, PROBLEM_CONTENT_TYPE, Problem};
 pub use text::is_dangerous;

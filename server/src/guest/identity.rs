@@ -53,12 +53,30 @@ pub fn check(
             "it holds {} connections it did not open",
             found.open_connections
         )
-    } else if !found.ssh_host_key.starts_with("ssh-ed25519 ") {
+    } else if ssh_host_key(found).is_none() {
         "it has no SSH host key of its own".to_owned()
     } else {
         return Ok(());
     };
     Err(GuestError::Identity(miss))
+}
+
+/// The guest's SSH host key as it is told to others: type and key, without the comment that the guest
+/// may have put behind them.
+#[must_use]
+pub fn ssh_host_key(found: &Activated) -> Option<String> {
+    /// In Base64: the length of the type's name, the name, and the length of the key, 32 bytes, which
+    /// come next (RFC 8709, section 4).
+    const BEGINNING: &str = "AAAAC3NzaC1lZDI1NTE5AAAAI";
+    const LENGTH: usize = 68;
+    let mut words = found.ssh_host_key.split(' ');
+    let (kind, key) = (words.next()?, words.next()?);
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let good = kind == "ssh-ed25519"
+        && key.starts_with(BEGINNING)
+        && key.len() == LENGTH
+        && key.bytes().all(is_base64);
+    good.then(|| format!("{kind} {key}"))
 }
 
 #[cfg(test)]
@@ -67,6 +85,8 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000_000_000_000;
     const SECOND: u64 = 1_000_000_000;
+    const HOST_KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPbHk4Zb+qNHT5XQ3cUXE4J/eTMBEz5Sg6Gwdl9h1Ld";
 
     fn wanted() -> Identity {
         Identity {
@@ -80,7 +100,7 @@ mod tests {
     fn found() -> Activated {
         Activated {
             csr_pem: String::new(),
-            ssh_host_key: "ssh-ed25519 AAAA".into(),
+            ssh_host_key: format!("{HOST_KEY} root@vm"),
             hostname: "vm-0000000000001".into(),
             machine_id: "72656d6f746564000000000000000001".into(),
             address: Ipv4Addr::new(10, 213, 0, 1),
@@ -104,6 +124,29 @@ mod tests {
             NOW + 6 * SECOND,
         )
         .unwrap();
+    }
+
+    #[test]
+    fn a_host_key_is_told_without_what_stands_behind_it_and_nothing_else_passes_for_one() {
+        let told = |key: &str| {
+            ssh_host_key(&Activated {
+                ssh_host_key: key.to_owned(),
+                ..found()
+            })
+        };
+        assert_eq!(told(HOST_KEY).as_deref(), Some(HOST_KEY));
+        assert_eq!(told(&format!("{HOST_KEY} a b")).as_deref(), Some(HOST_KEY));
+        let line = HOST_KEY.replace('/', "\n");
+        for bad in [
+            "",
+            "ssh-ed25519 AAAA",
+            &HOST_KEY[..HOST_KEY.len() - 1],
+            &line,
+            &HOST_KEY.replace("ssh-ed25519", "ssh-rsa"),
+            &HOST_KEY.replace(' ', "\t"),
+        ] {
+            assert_eq!(told(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -12,6 +12,6 @@ mod text;
 
 pub use directory::{Ask, AskError, Guests};
 pub use error::GuestError;
-pub use identity::{Identity, check as check_identity};
+pub use identity::{Identity, check as check_identity, ssh_host_key};
 pub use link::{Link, Occurrence};
 pub use text::{printable, printable_lines};

@@ -1,6 +1,6 @@
 //! Leases as the API shows them.
 
-use remote_docker_api::{DockerEndpoint, Lease, LeaseState, Queue};
+use remote_docker_api::{DockerEndpoint, Lease, LeaseState, Queue, SshEndpoint};
 use time::Duration;
 
 use crate::lease::{Grant, LeaseEnd, LeasePhase, LeaseRow};
@@ -27,6 +27,7 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str, queue: Option<Queue>) -> Le
         queue: None,
         warm: false,
         docker: None,
+        ssh: None,
         timings: Vec::new(),
     };
     match row.phase {
@@ -49,6 +50,7 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str, queue: Option<Queue>) -> Le
     if row.end_wish.is_some() && view.state != LeaseState::Ended {
         view.state = LeaseState::Ending;
         view.docker = None;
+        view.ssh = None;
         view.heartbeat_due_at = None;
         view.queue = None;
     }
@@ -68,6 +70,11 @@ fn active(view: &mut Lease, grant: Grant, relay_host: &str) {
         host: docker_host(relay_host, grant.port),
         ca_pem: grant.ca_pem,
         cert_pem: grant.cert_pem,
+    });
+    view.ssh = grant.ssh_host_key.map(|host_key| SshEndpoint {
+        alpn: String::from_utf8_lossy(guest_protocol::SSH_ALPN).into_owned(),
+        user: "root".to_owned(),
+        host_key,
     });
 }
 

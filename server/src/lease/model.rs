@@ -154,6 +154,8 @@ pub struct Grant {
     pub ca_pem: String,
     /// The client's certificate (PEM).
     pub cert_pem: String,
+    /// The machine's SSH host key (OpenSSH format, one line); leases of old versions know none.
+    pub ssh_host_key: Option<String>,
     /// When it became active.
     pub ready_at: OffsetDateTime,
     /// When it ends.

@@ -57,6 +57,7 @@ impl Reconciler {
             port: reservation.port(),
             ca_pem: keyed.ca.ca_pem(),
             cert_pem,
+            ssh_host_key: keyed.ssh_host_key.clone(),
             ready_at: now,
             expires_at,
             heartbeat_at: now,

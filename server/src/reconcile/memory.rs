@@ -52,6 +52,7 @@ pub(super) struct Started {
 /// A VM that can be handed to somebody.
 pub(super) struct Keyed {
     pub(super) ca: VmCa,
+    pub(super) ssh_host_key: Option<String>,
     pub(super) began_at: OffsetDateTime,
     pub(super) steps: Vec<StepTiming>,
 }

@@ -219,9 +219,9 @@ impl Store {
         let row = sqlx::query(
             "UPDATE leases SET generation = generation + 1, state = 'active', vm_id = $1, \
              port = $2, ca_pem = $3, cert_pem = $4, ready_at = $5, expires_at = $6, warm = $7, \
-             timings = $8, heartbeat_at = $9 \
-             WHERE id = $10 AND generation = $11 AND state = 'waiting' AND EXISTS \
-             (SELECT 1 FROM vms WHERE id = $1 AND generation = $12 AND state = 'ready') RETURNING *",
+             timings = $8, heartbeat_at = $9, ssh_host_key = $10 \
+             WHERE id = $11 AND generation = $12 AND state = 'waiting' AND EXISTS \
+             (SELECT 1 FROM vms WHERE id = $1 AND generation = $13 AND state = 'ready') RETURNING *",
         )
         .bind(grant.vm.to_string())
         .bind(grant.port)
@@ -232,6 +232,7 @@ impl Store {
         .bind(grant.warm)
         .bind(json(&grant.timings))
         .bind(micros(grant.heartbeat_at))
+        .bind(&grant.ssh_host_key)
         .bind(lease.id.to_string())
         .bind(lease.generation)
         .bind(vm.generation)

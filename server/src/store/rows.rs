@@ -116,6 +116,7 @@ fn grant(columns: &Columns<'_>) -> Result<Grant, StoreError> {
         port: columns.number("port")?,
         ca_pem: columns.need("ca_pem")?,
         cert_pem: columns.need("cert_pem")?,
+        ssh_host_key: columns.get("ssh_host_key")?,
         ready_at: columns.time("ready_at")?,
         expires_at: columns.time("expires_at")?,
         // Leases from before there were heartbeats have none.

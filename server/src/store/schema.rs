@@ -12,7 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use super::StoreError;
 
 /// Version, name, text.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "leases and vms",
@@ -23,6 +23,7 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         "life of a lease",
         include_str!("migrations/0002_life_of_a_lease.sql"),
     ),
+    (3, "ssh", include_str!("migrations/0003_ssh.sql")),
 ];
 
 /// The migrations that are compiled in.

@@ -39,6 +39,11 @@ async fn a_lease_is_made_shown_listed_and_given_back() {
     assert_eq!(docker.host, "tcp://127.0.0.1:23760");
     assert!(docker.cert_pem.starts_with("-----BEGIN CERTIFICATE-----"));
     assert_ne!(docker.cert_pem, docker.ca_pem);
+    let ssh = lease.ssh.clone().unwrap();
+    assert_eq!(
+        (ssh.user.as_str(), ssh.host_key.as_str()),
+        ("root", "ssh-ed25519 KEY")
+    );
 
     let path = format!("/v1/leases/{}", lease.id);
     assert_eq!(fixture.get(&path).await.json::<Lease>(), lease);
@@ -55,7 +60,7 @@ async fn a_lease_is_made_shown_listed_and_given_back() {
     let ending: Lease = fixture.get(&path).await.json();
     assert_eq!(ending.state, LeaseState::Ending);
     assert_eq!(ending.end_reason, Some(EndReason::Released));
-    assert_eq!(ending.docker, None);
+    assert_eq!((ending.docker, ending.ssh), (None, None));
 
     let _running = fixture.reconciled();
     let ended = loop {

@@ -61,6 +61,7 @@ pub(super) async fn grant(store: &Store, lease: &LeaseRow) {
         vm: id,
         port: (23_760..).find(|port| !taken.contains(port)).unwrap(),
         ca_pem: ca.ca_pem(),
+        ssh_host_key: Some("ssh-ed25519 KEY".to_owned()),
         cert_pem: ca
             .sign_client(&lease.client_csr_pem, &name, NOW, until)
             .unwrap(),

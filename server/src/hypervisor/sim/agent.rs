@@ -209,7 +209,12 @@ impl SimAgent {
         let now = self.clock.now().unix_timestamp_nanos();
         Ok(Activated {
             csr_pem,
-            ssh_host_key: "ssh-ed25519 AAAAsimulated".into(),
+            // A key that nobody holds.
+            ssh_host_key: concat!(
+                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI",
+                "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+            )
+            .into(),
             hostname: activation.hostname.clone(),
             machine_id: activation.machine_id.clone(),
             address: activation.address,

@@ -45,6 +45,7 @@ pub(super) fn active(id: u64, vm: VmId) -> LeaseRow {
         port: 20_000,
         ca_pem: String::new(),
         cert_pem: String::new(),
+        ssh_host_key: None,
         ready_at: at(0),
         expires_at: at(100),
         heartbeat_at: at(0),

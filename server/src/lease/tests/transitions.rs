@@ -60,6 +60,7 @@ fn lease_phases() -> [LeasePhase; 6] {
         port: 1,
         ca_pem: "SECRET".to_owned(),
         cert_pem: "SECRET".to_owned(),
+        ssh_host_key: None,
         ready_at: at(1),
         expires_at: at(2),
         heartbeat_at: at(1),

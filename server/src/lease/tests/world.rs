@@ -346,6 +346,7 @@ impl World {
             port: (20_000..).find(|port| !used.contains(port)).unwrap(),
             ca_pem: String::new(),
             cert_pem: String::new(),
+            ssh_host_key: None,
             ready_at: self.now,
             expires_at: self.now + Duration::seconds(row.ttl_s.into()),
             heartbeat_at: self.now,

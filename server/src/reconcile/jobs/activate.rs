@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{Context, JobError, Keyed, Outcome, Started, timing};
 use crate::clock::random_bytes;
 use crate::failpoint;
-use crate::guest::{Identity, Link, check_identity};
+use crate::guest::{Identity, Link, check_identity, ssh_host_key};
 use crate::hypervisor::template::BOOT_LIMIT;
 use crate::lease::{DestroyReason, VmPhase, VmRow};
 use crate::network::{GATEWAY, GATEWAY_MAC};
@@ -94,6 +94,7 @@ async fn run(context: &Context, vm: &VmRow, started: Started) -> Result<(Keyed, 
     Ok((
         Keyed {
             ca,
+            ssh_host_key: ssh_host_key(&found),
             began_at: started.began_at,
             steps,
         },

@@ -88,6 +88,7 @@ fn grant(vm: VmId, port: u16) -> Grant {
         port,
         ca_pem: "ca".to_owned(),
         cert_pem: "cert".to_owned(),
+        ssh_host_key: Some("ssh-ed25519 KEY".to_owned()),
         ready_at: at(3),
         expires_at: at(3603),
         heartbeat_at: at(3),
