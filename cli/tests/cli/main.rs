@@ -17,6 +17,7 @@ mod help;
 mod hostile;
 mod lease;
 mod list;
+mod progress;
 mod run;
 mod run_signals;
 mod start;
