@@ -19,6 +19,7 @@ mod lease;
 mod list;
 mod progress;
 mod run;
+mod run_alive;
 mod run_signals;
 mod start;
 mod stop;
