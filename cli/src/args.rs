@@ -209,8 +209,8 @@ impl Format {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) lease: LeaseArgs,
-    /// How long the server keeps the machine without a sign of life from here; one is sent every third
-    /// of it [default: 1m]
+    /// How long the server keeps the machine without a sign of life from here; four are sent in that
+    /// time [default: 1m]
     #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
     pub(crate) keepalive: Option<Duration>,
     /// The command and its arguments

@@ -26,6 +26,8 @@ pub(crate) struct Environment {
     pub(crate) docker_cert_path: Option<PathBuf>,
     /// `DOCKER_CONTEXT`
     pub(crate) docker_context: Option<OsString>,
+    /// Whether `TERM` is missing or `dumb`: such a terminal cannot draw a line anew.
+    pub(crate) dumb_terminal: bool,
     /// `GITHUB_ENV`: the file that the steps of a GitHub job write variables to.
     pub(crate) github_env: Option<PathBuf>,
     /// Whether a variable names a proxy.
@@ -71,6 +73,7 @@ impl Environment {
             temp_dir: path("TMPDIR"),
             docker_cert_path: path("DOCKER_CERT_PATH"),
             docker_context: variable("DOCKER_CONTEXT"),
+            dumb_terminal: variable("TERM").is_none_or(|term| term == "dumb"),
             github_env: path("GITHUB_ENV"),
             has_proxy: PROXIES.into_iter().any(|name| variable(name).is_some()),
             shared: Shared::ALL.map(|name| text(name.name())),

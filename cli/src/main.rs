@@ -17,6 +17,7 @@ mod exports;
 mod keys;
 mod lease_dir;
 mod output;
+mod progress;
 mod server_url;
 mod session;
 mod signals;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            ui::Ui::new(flags.quiet).error(&error, &error.hints());
+            ui::Ui::new(flags.quiet, true).error(&error, &error.hints());
             commands::print_failure(failure);
             ExitCode::from(error.exit_code())
         }

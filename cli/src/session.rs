@@ -15,6 +15,7 @@ use crate::exports::{self, Change};
 use crate::keys::ClientKey;
 use crate::lease_dir::{Base, LeaseDir};
 use crate::output::{Ready, end_reason, is_docker_host, moment};
+use crate::progress::follow;
 use crate::signals::{Caught, Signals};
 use crate::ui::{Ui, in_one_line};
 
@@ -55,7 +56,7 @@ impl Context {
         environment: Environment,
         lease_url: Option<&str>,
     ) -> Result<Self, CliError> {
-        let ui = Ui::new(flags.quiet);
+        let ui = Ui::new(flags.quiet, environment.dumb_terminal);
         let settings = config::load(flags, &environment, lease_url)?;
         for warning in &settings.warnings {
             ui.warn(warning);
@@ -107,12 +108,15 @@ impl Session {
         let key = ClientKey::generate()?;
         let request = request(&context.settings, args, terms, &key)?;
 
-        context.ui.progress("waiting for a machine …");
         let asked_at = Instant::now();
-        let created = context
-            .client
-            .create(&request, terms.idempotency_key, signals.next());
-        let lease = match created.await {
+        let client = &context.client;
+        let created = tokio::select! {
+            biased;
+            created = client.create(&request, terms.idempotency_key, signals.next()) => created,
+            never = follow(client, key.csr_pem(), context.ui) => match never {},
+        };
+        context.ui.end_status();
+        let lease = match created {
             Ok(lease) => lease,
             Err(NotLeased::Failed(error)) => {
                 if let ApiError::Unusable {

@@ -6,27 +6,49 @@ use crate::output::visible;
 
 /// A line above this many characters is cut.
 const MAX_LINE: usize = 4000;
+/// A status above this many characters is cut: it cannot be taken back once it fills two lines.
+const MAX_STATUS: usize = 78;
+/// To the begin of the line, and the rest of it erased.
+const CLEAR: &str = "\r\x1b[K";
 
 /// Says things, as much as is wanted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ui {
     quiet: bool,
-    on_terminal: bool,
+    redraws: bool,
 }
 
 impl Ui {
-    /// Notes and progress are left out when `quiet`.
-    pub(crate) fn new(quiet: bool) -> Self {
+    /// Notes and progress are left out when `quiet`; on a terminal that is not `dumb` progress is one
+    /// line that is drawn anew.
+    pub(crate) fn new(quiet: bool, dumb: bool) -> Self {
         Self {
             quiet,
-            on_terminal: io::stderr().is_terminal(),
+            redraws: !dumb && io::stderr().is_terminal(),
         }
     }
 
-    /// What goes on; for people who watch.
-    pub(crate) fn progress(self, text: &str) {
-        if self.on_terminal && !self.quiet {
-            line(text);
+    /// Whether anybody wants to know how things go.
+    pub(crate) fn tells(self) -> bool {
+        !self.quiet
+    }
+
+    /// Whether [`Self::status`] shows anything.
+    pub(crate) fn redraws(self) -> bool {
+        self.redraws && !self.quiet
+    }
+
+    /// What goes on now; replaces what was said so before, and is replaced by the next line.
+    pub(crate) fn status(self, text: &str) {
+        if self.redraws() {
+            let _ = write!(io::stderr().lock(), "{CLEAR}{}", visible(text, MAX_STATUS));
+        }
+    }
+
+    /// Takes the status away, before a line is said.
+    pub(crate) fn end_status(self) {
+        if self.redraws() {
+            let _ = write!(io::stderr().lock(), "{CLEAR}");
         }
     }
 

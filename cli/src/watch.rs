@@ -9,9 +9,9 @@ use remote_docker_api::{ErrorCode, Lease, LeaseId, LeaseState};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::client::Client;
+use crate::client::{ApiError, Client};
 use crate::output::{end_reason, moment};
-use crate::ui::Ui;
+use crate::ui::{Ui, in_one_line};
 
 /// How long before the end the warning comes; half the time for a lease shorter than twice this.
 const WARNING_AHEAD: Duration = Duration::from_secs(60);
@@ -21,14 +21,19 @@ const POLL_WAIT: Duration = Duration::from_secs(30);
 const POLL_PACE: Duration = Duration::from_secs(1);
 /// Pause after a question that failed; the server may be restarting.
 const POLL_PAUSE: Duration = Duration::from_secs(5);
+/// Heartbeats in the time that the server does without: enough that one is in time when nothing arrives
+/// for half of it.
+const HEARTBEATS: u32 = 4;
+/// How long one may take. A connection that the network swallowed is not waited for.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(4);
 /// Pause after a heartbeat that failed.
-const HEARTBEAT_PAUSE: Duration = Duration::from_secs(2);
+const HEARTBEAT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Resolves when the lease is over and that has been said. Sends heartbeats until then, if the server
 /// expects them.
 pub(crate) async fn watch(client: &Client, lease: &Lease, received_at: Instant, ui: Ui) {
     tokio::select! {
-        () = keep_alive(client, lease) => {}
+        () = keep_alive(client, lease, ui) => {}
         why = follow(client, lease, received_at, ui) => ui.warn(&format!(
             "the lease {} is over: {why}; the command goes on without its machine",
             lease.id
@@ -38,22 +43,54 @@ pub(crate) async fn watch(client: &Client, lease: &Lease, received_at: Instant, 
 
 /// Sends heartbeats, and never resolves: that the lease is over is for [`follow`] to find out, which
 /// learns why.
-async fn keep_alive(client: &Client, lease: &Lease) {
+async fn keep_alive(client: &Client, lease: &Lease, ui: Ui) {
     let Some(keepalive_s) = lease.keepalive_s else {
         return pending().await;
     };
-    let pace = Duration::from_secs(keepalive_s) / 3;
+    let pace = Duration::from_secs(keepalive_s) / HEARTBEATS;
     loop {
         sleep(pace).await;
+        let since = Instant::now();
+        let mut told = false;
         loop {
-            match client.heartbeat(lease.id, pace).await {
+            let error = match client.heartbeat(lease.id, pace.min(HEARTBEAT_LIMIT)).await {
                 Ok(()) => break,
-                // The server may be restarting, and does not count the time that it was away.
-                Err(error) if error.may_pass() => sleep(HEARTBEAT_PAUSE.min(pace)).await,
-                Err(_) => return pending().await,
+                Err(error) => error,
+            };
+            if is_over(&error) {
+                return pending().await;
             }
+            if !error.may_pass() {
+                ui.warn(&format!(
+                    "no more heartbeats are sent, so that the machine is soon given up: {}",
+                    in_one_line(&error)
+                ));
+                return pending().await;
+            }
+            // The server may be restarting, and does not count the time that it was away.
+            if !told && since.elapsed() >= pace {
+                told = true;
+                ui.warn(&format!(
+                    "no heartbeat has got through for {} s; tried on, as the machine is given up after \
+                     {keepalive_s} s: {}",
+                    (since.elapsed() + pace).as_secs(),
+                    in_one_line(&error)
+                ));
+            }
+            sleep(HEARTBEAT_PAUSE.min(pace / 2)).await;
+        }
+        if told {
+            ui.note("heartbeats get through again");
         }
     }
+}
+
+/// Whether there is nothing to keep alive.
+fn is_over(error: &ApiError) -> bool {
+    matches!(
+        error.code(),
+        Some(ErrorCode::LeaseEnded | ErrorCode::LeaseNotFound | ErrorCode::NoKeepalive)
+    )
 }
 
 /// Follows the lease to its end and gives the reason; warns before, each time that the end is near and

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use remote_docker_api::{Doing, Lease, LeaseState, Queue};
+use remote_docker_api::{Lease, LeaseState};
+
+use crate::progress::{step, to_go};
 
 use super::{end_reason, moment, state, visible};
 
@@ -58,7 +60,9 @@ pub(crate) fn lease_text(lease: &Lease) -> String {
 fn state_in_words(lease: &Lease) -> String {
     let state = state(lease.state);
     match (lease.state, &lease.queue) {
-        (LeaseState::Waiting, Some(queue)) => format!("{state}: {}", queue_in_words(queue)),
+        (LeaseState::Waiting, Some(queue)) => {
+            format!("{state}: {}{}", step(queue), to_go(queue))
+        }
         (LeaseState::Ending | LeaseState::Ended, _) => {
             let why = end_reason(lease.end_reason);
             let more = lease.end_detail.as_ref();
@@ -66,21 +70,5 @@ fn state_in_words(lease: &Lease) -> String {
             format!("{state}: {why}{more}")
         }
         _ => state.to_owned(),
-    }
-}
-
-/// Where a lease stands that waits.
-pub(crate) fn queue_in_words(queue: &Queue) -> String {
-    let doing = match queue.doing {
-        Doing::Queued | Doing::Unknown => format!("number {} in the queue", queue.position),
-        Doing::BuildingTemplate => {
-            "its kind of machine is being made ready to be cloned".to_owned()
-        }
-        Doing::Cloning => "its machine is being cloned".to_owned(),
-        Doing::Activating => "its machine gets its identity".to_owned(),
-    };
-    match queue.estimated_wait_s {
-        Some(seconds) => format!("{doing}, about {seconds} s to go"),
-        None => doing,
     }
 }

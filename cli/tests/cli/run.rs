@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use insta::assert_snapshot;
 use serde_json::json;
 
-use crate::fake::{Fake, LEASE, Reply, Request, lease, problem};
+use crate::fake::{Fake, LEASE, Reply, lease, problem};
 use crate::sandbox::{Sandbox, script};
 
 /// `run` with a shell script.
-fn run(sandbox: &Sandbox, options: &str, text: &str) -> Command {
+pub(crate) fn run(sandbox: &Sandbox, options: &str, text: &str) -> Command {
     let mut command = sandbox.program(&format!("run {options} -- sh -c"));
     command.arg(text);
     command
@@ -192,98 +192,6 @@ fn a_command_found_in_the_path_runs_with_its_own_options() {
     let output = command.env("PATH", path).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "--ttl 1 -q -- x\n");
     assert_eq!(server.requests()[0].body["ttl_s"], 300);
-}
-
-fn is_heartbeat(request: &Request) -> bool {
-    request.path == format!("/v1/leases/{LEASE}/heartbeat")
-}
-
-#[test]
-fn heartbeats_go_on_as_long_as_the_command_and_no_longer() {
-    let tries = AtomicUsize::new(0);
-    let server = Fake::on("POST", move |request| {
-        if !is_heartbeat(request) {
-            return Reply::Json(201, lease(request));
-        }
-        // One that fails for the moment is made up for.
-        match tries.fetch_add(1, Ordering::SeqCst) {
-            0 => Reply::Problem(problem(503, "not_ready", "it restarts")),
-            1 => Reply::Raw(Vec::new()),
-            _ => Reply::Json(200, json!({})),
-        }
-    });
-    let sandbox = Sandbox::new(&server);
-    let mut running = sandbox.start(&mut run(&sandbox, "-q --keepalive 1s", "cat; exit 4"));
-    server.wait_for_heartbeats(5);
-    running.close_stdin();
-    let output = running.finish();
-    assert_eq!(output.status.code(), Some(4));
-    assert!(output.stderr.is_empty(), "{output:?}");
-    assert_eq!(server.requests()[0].body["keepalive_s"], 1);
-    server.assert_given_back(&sandbox);
-    assert!(server.calls().last().unwrap().starts_with("DELETE"));
-}
-
-#[test]
-fn without_another_word_a_minute_is_asked_for_and_a_server_that_wants_none_gets_none() {
-    let server = Fake::on("POST", |request| {
-        assert!(!is_heartbeat(request));
-        let mut lease = lease(request);
-        lease.as_object_mut().unwrap().remove("keepalive_s");
-        Reply::Json(201, lease)
-    });
-    let sandbox = Sandbox::new(&server);
-    let output = run(&sandbox, "-q", "sleep 0.5").output().unwrap();
-    assert!(
-        output.status.success() && output.stderr.is_empty(),
-        "{output:?}"
-    );
-    assert_eq!(server.requests()[0].body["keepalive_s"], 60);
-    assert!(!server.requests().iter().any(is_heartbeat));
-}
-
-#[test]
-fn heartbeats_that_are_refused_stop_and_the_reason_is_told_once() {
-    let server = Fake::with(vec![
-        (
-            "POST",
-            Box::new(|request| {
-                if is_heartbeat(request) {
-                    Reply::Problem(problem(409, "lease_ended", "the lease is over"))
-                } else {
-                    Reply::Json(201, lease(request))
-                }
-            }),
-        ),
-        (
-            "GET",
-            Box::new(|_| {
-                // Behind the first heartbeat.
-                std::thread::sleep(std::time::Duration::from_secs(1));
-                Reply::Json(
-                    200,
-                    json!({
-                        "id": LEASE, "state": "ended", "engine": "28", "size": "small",
-                        "ttl_s": 3600, "created_at": "2026-01-31T11:59:59Z",
-                        "end_reason": "keepalive_missed",
-                    }),
-                )
-            }),
-        ),
-    ]);
-    let sandbox = Sandbox::new(&server);
-    let mut running = sandbox.start(&mut run(&sandbox, "-q --keepalive 1s", "cat; exit 5"));
-    assert_snapshot!(running.expect_stderr("is over"));
-    running.close_stdin();
-    let output = running.finish();
-    assert_eq!(output.status.code(), Some(5));
-    assert!(output.stderr.is_empty(), "{output:?}");
-    let beats = server
-        .requests()
-        .iter()
-        .filter(|one| is_heartbeat(one))
-        .count();
-    assert_eq!(beats, 1);
 }
 
 #[test]

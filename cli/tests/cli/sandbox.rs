@@ -61,6 +61,7 @@ impl Sandbox {
         command
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
+            .env("TERM", "xterm")
             .env("HOME", self.path("home"))
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("XDG_RUNTIME_DIR", self.path("run"))

@@ -226,6 +226,10 @@ pub struct Lease {
     /// Where it stands while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
+    /// SHA-256 (hexadecimal) of `client_csr_pem` as it came, while it waits: whoever waits for the
+    /// answer to the request that made the lease finds it in the list by this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csr_sha256: Option<String>,
     /// Whether the machine was ready before the lease was asked for.
     #[serde(default)]
     pub warm: bool,

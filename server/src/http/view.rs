@@ -1,6 +1,7 @@
 //! Leases as the API shows them.
 
 use remote_docker_api::{DockerEndpoint, Lease, LeaseState, Queue, SshEndpoint};
+use sha2::{Digest, Sha256};
 use time::Duration;
 
 use crate::lease::{Grant, LeaseEnd, LeasePhase, LeaseRow};
@@ -25,13 +26,17 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str, queue: Option<Queue>) -> Le
         heartbeat_due_at: None,
         idle_s: row.idle_s.map(u64::from),
         queue: None,
+        csr_sha256: None,
         warm: false,
         docker: None,
         ssh: None,
         timings: Vec::new(),
     };
     match row.phase {
-        LeasePhase::Waiting => view.queue = queue,
+        LeasePhase::Waiting => {
+            view.queue = queue;
+            view.csr_sha256 = Some(sha256(&row.client_csr_pem));
+        }
         LeasePhase::Active(grant) => {
             view.state = LeaseState::Active;
             active(&mut view, *grant, relay_host);
@@ -53,8 +58,14 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str, queue: Option<Queue>) -> Le
         view.ssh = None;
         view.heartbeat_due_at = None;
         view.queue = None;
+        view.csr_sha256 = None;
     }
     view
+}
+
+fn sha256(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn active(view: &mut Lease, grant: Grant, relay_host: &str) {

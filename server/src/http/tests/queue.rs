@@ -1,6 +1,7 @@
 //! What those who wait are told.
 
-use remote_docker_api::{Doing, EndReason, LeaseState};
+use remote_docker_api::{Doing, EndReason, LeaseList, LeaseState};
+use sha2::{Digest, Sha256};
 
 use super::*;
 
@@ -50,6 +51,24 @@ async fn a_lease_that_waits_shows_its_place_until_it_waits_no_more() {
         (given_back.state, given_back.queue),
         (LeaseState::Ending, None)
     );
+}
+
+#[tokio::test]
+async fn who_waits_for_an_answer_finds_the_lease_by_what_was_sent() {
+    let fixture = Fixture::new().await;
+    let body = order(json!({ "wait_s": 0 }));
+    let sent: Value = serde_json::from_str(&body).unwrap();
+    let sent = Sha256::digest(sent["client_csr_pem"].as_str().unwrap());
+    let sent: String = sent.iter().map(|byte| format!("{byte:02x}")).collect();
+    let lease: Lease = fixture.post(body).await.json();
+    let shown = async || {
+        let list: LeaseList = fixture.get("/v1/leases").await.json();
+        list.leases[0].csr_sha256.clone()
+    };
+    assert_eq!(shown().await, Some(sent));
+    // Nobody waits any more.
+    fixture.grant(lease.id).await;
+    assert_eq!(shown().await, None);
 }
 
 #[tokio::test]
