@@ -2,10 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+
+use crate::ssh::Forward;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -34,6 +37,21 @@ For example:
   setup-remote-docker completions bash >~/.local/share/bash-completion/completions/setup-remote-docker
   setup-remote-docker completions fish >~/.config/fish/completions/setup-remote-docker.fish
   setup-remote-docker completions zsh >DIR/_setup-remote-docker   # DIR is one of $fpath";
+
+const SSH_EXAMPLE: &str = "\
+Examples:
+  setup-remote-docker ssh
+  setup-remote-docker ssh dmesg | tail
+  setup-remote-docker ssh -N -L 8080:localhost:80
+
+Exits with the command's own code, or 128 + number of the signal that ended it";
+
+const SSH_CONFIG_EXAMPLE: &str = "\
+Example:
+  setup-remote-docker ssh-config > lease.conf
+  ssh -F lease.conf remote-docker
+  scp -F lease.conf remote-docker:/var/log/dockerd.log .
+  rsync -e 'ssh -F lease.conf' -a src/ remote-docker:/src/";
 
 /// Gives a build a Docker daemon of its own on a fresh virtual machine.
 ///
@@ -99,6 +117,12 @@ pub(crate) enum Command {
     Extend(ExtendArgs),
     /// Show what the machine of a lease said last: its console, and its Docker daemon
     Logs(LogsArgs),
+    /// Log in on the machine of a lease, or run a command there
+    #[command(after_help = SSH_EXAMPLE)]
+    Ssh(SshArgs),
+    /// Print what ssh, scp, rsync and the like need to reach the machine of a lease
+    #[command(after_help = SSH_CONFIG_EXAMPLE)]
+    SshConfig(SshConfigArgs),
     /// Print the completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions(CompletionsArgs),
@@ -286,6 +310,37 @@ pub(crate) struct WhichLease {
     /// Which lease [env: REMOTE_DOCKER_LEASE]
     #[arg(value_name = "LEASE")]
     pub(crate) id: Option<String>,
+}
+
+/// Options of `ssh`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SshArgs {
+    /// Which lease [env: REMOTE_DOCKER_LEASE]
+    #[arg(long, value_name = "LEASE")]
+    pub(crate) lease: Option<String>,
+    /// Give the command a terminal, as a shell has one anyway
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// Let a port of this machine lead to what the leased one reaches, such as 8080:localhost:80; may be
+    /// given more than once
+    #[arg(long = "forward", short = 'L', value_name = "[ADDRESS:]PORT:HOST:PORT", value_parser = Forward::from_str)]
+    pub(crate) forwards: Vec<Forward>,
+    /// Run nothing there: forward ports until a signal comes
+    #[arg(long, short = 'N', conflicts_with_all = ["tty", "command"])]
+    pub(crate) no_command: bool,
+    /// Connect standard input and output to the machine's SSH server, for `ssh` itself
+    #[arg(long, hide = true, conflicts_with_all = ["tty", "forwards", "no_command", "command"])]
+    pub(crate) stdio: bool,
+    /// The command and its arguments, for the shell there; without one, that shell itself
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Options of `ssh-config`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SshConfigArgs {
+    #[command(flatten)]
+    pub(crate) lease: WhichLease,
 }
 
 /// What is printed about one thing.

@@ -24,6 +24,8 @@ pub(crate) struct Environment {
     pub(crate) temp_dir: Option<PathBuf>,
     /// `DOCKER_CERT_PATH`
     pub(crate) docker_cert_path: Option<PathBuf>,
+    /// `TERM`: what this terminal is.
+    pub(crate) term: Option<String>,
     /// `DOCKER_CONTEXT`
     pub(crate) docker_context: Option<OsString>,
     /// Whether `TERM` is missing or `dumb`: such a terminal cannot draw a line anew.
@@ -72,6 +74,7 @@ impl Environment {
             runtime_dir: path("XDG_RUNTIME_DIR"),
             temp_dir: path("TMPDIR"),
             docker_cert_path: path("DOCKER_CERT_PATH"),
+            term: text("TERM"),
             docker_context: variable("DOCKER_CONTEXT"),
             dumb_terminal: variable("TERM").is_none_or(|term| term == "dumb"),
             github_env: path("GITHUB_ENV"),

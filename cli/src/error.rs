@@ -11,6 +11,7 @@ use crate::config::ConfigError;
 use crate::exports::Unwritable;
 use crate::keys::KeyError;
 use crate::lease_dir::LeaseDirError;
+use crate::ssh::SshError;
 
 mod api;
 
@@ -47,6 +48,12 @@ pub(crate) enum CliError {
     Unwritable(#[from] Unwritable),
     #[error("{}", name(*.0))]
     Interrupted(Signal),
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    #[error("the keys of the lease {0} are not on this machine")]
+    NoKeys(remote_docker_api::LeaseId),
+    #[error("cannot find out where this program is")]
+    OwnPath(#[source] io::Error),
     #[error("no lease is named")]
     NoLease,
     #[error("{origin} is not a lease")]
@@ -97,7 +104,23 @@ impl CliError {
             Self::Interrupted(signal) => signal_exit_code(*signal as i32),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
             Self::Spawn { .. } => 126,
-            Self::StillThere(_) => 69,
+            Self::StillThere(_)
+            | Self::Ssh(SshError::Connect { .. } | SshError::BrokeOff | SshError::NotOffered) => 69,
+            Self::Ssh(
+                SshError::Tls(_)
+                | SshError::OtherHostKey
+                | SshError::Refused
+                | SshError::Protocol(_),
+            ) => 76,
+            Self::Ssh(
+                SshError::Keys { .. }
+                | SshError::BadKeys { .. }
+                | SshError::Stdin(_)
+                | SshError::Listen { .. }
+                | SshError::Terminal(_),
+            ) => 74,
+            Self::NoKeys(_) => 2,
+            Self::OwnPath(_) => 71,
             Self::Over { .. } => 65,
         }
     }
@@ -135,6 +158,19 @@ impl CliError {
             }
             Self::BadLeaseId { .. } => "`setup-remote-docker list` shows the leases",
             Self::Over { .. } => "choose a new --idempotency-key for a new machine",
+            Self::NoKeys(_) => {
+                "log in from where the machine was leased, as the same user: only `start` and `run` write \
+                 the keys, and `stop` removes them"
+            }
+            Self::Ssh(SshError::NotOffered) => {
+                "the server or its image is older than this program; a new lease on a newer one has SSH"
+            }
+            Self::Ssh(SshError::Connect { .. } | SshError::Tls(_) | SshError::BrokeOff) => {
+                "`setup-remote-docker show` tells whether the lease still lasts"
+            }
+            Self::Ssh(SshError::Listen { .. }) => {
+                "-L takes another port, such as 8081:localhost:80"
+            }
             Self::StillThere(_) => "the server goes on with it; its log says what is in the way",
             _ => return Vec::new(),
         };

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use remote_docker_api::{Lease, LeaseId};
+use remote_docker_api::{Lease, LeaseId, SshEndpoint};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -20,7 +20,8 @@ use crate::keys::Certificates;
 use crate::server_url::ServerUrl;
 
 const NOTE: &str = "lease.json";
-const FILES: [&str; 4] = ["ca.pem", "cert.pem", "key.pem", NOTE];
+const KNOWN_HOSTS: &str = "known_hosts";
+const FILES: [&str; 5] = ["ca.pem", "cert.pem", "key.pem", NOTE, KNOWN_HOSTS];
 
 /// Where folders of leases lie; it has been made and checked.
 #[derive(Debug)]
@@ -41,6 +42,12 @@ pub(crate) struct Note {
     pub(crate) id: LeaseId,
     /// The server that made it.
     pub(crate) url: String,
+    /// Its Docker daemon, as in `DOCKER_HOST`; empty in notes of old versions.
+    #[serde(default)]
+    pub(crate) docker_host: String,
+    /// How to log in on its machine, if the server told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ssh: Option<SshEndpoint>,
     /// When it ends.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub(crate) expires_at: Option<OffsetDateTime>,
@@ -106,6 +113,11 @@ impl Base {
         let note = Note {
             id: lease.id,
             url: server.to_string(),
+            docker_host: lease
+                .docker
+                .as_ref()
+                .map_or_else(String::new, |docker| docker.host.clone()),
+            ssh: lease.ssh.clone(),
             expires_at: lease.expires_at,
             changes: changes.to_vec(),
         };
@@ -118,6 +130,10 @@ impl Base {
                 dir.write_file("ca.pem", &certificates.ca_pem)?;
                 dir.write_file("cert.pem", &certificates.cert_pem)?;
                 dir.write_file("key.pem", key_pem)?;
+                if let Some(ssh) = &lease.ssh {
+                    let line = format!("{} {}\n", lease.id, ssh.host_key);
+                    dir.write_file(KNOWN_HOSTS, &line)?;
+                }
                 dir.write_file(NOTE, &note)
             });
         if let Err(error) = written {
@@ -155,6 +171,11 @@ impl LeaseDir {
     /// Its path, for `DOCKER_CERT_PATH`.
     pub(crate) fn path(&self) -> &str {
         &self.text
+    }
+
+    /// The file by which SSH clients know the machine.
+    pub(crate) fn known_hosts(&self) -> PathBuf {
+        self.path.join(KNOWN_HOSTS)
     }
 
     /// What is noted in it, if that can be read.

@@ -21,6 +21,7 @@ mod progress;
 mod server_url;
 mod session;
 mod signals;
+mod ssh;
 mod transport;
 mod ui;
 mod watch;

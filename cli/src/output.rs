@@ -101,14 +101,16 @@ pub(crate) fn sh_quote(text: &str) -> String {
 
 /// A value for `DOCKER_HOST` is `tcp://HOST:PORT` and nothing more.
 pub(crate) fn is_docker_host(text: &str) -> bool {
-    let Some((host, port)) = text
-        .strip_prefix("tcp://")
-        .and_then(|rest| rest.rsplit_once(':'))
-    else {
-        return false;
-    };
-    let port_fits = port.bytes().all(|byte| byte.is_ascii_digit())
-        && port.parse::<u16>().is_ok_and(|port| port != 0);
+    host_and_port(text).is_some()
+}
+
+/// The two parts of a value for `DOCKER_HOST`; an IPv6 address without its brackets.
+pub(crate) fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
+    let port = Some(port)
+        .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|port| port.parse().ok())
+        .filter(|port| *port != 0)?;
     let bracketed = host
         .strip_prefix('[')
         .and_then(|inner| inner.strip_suffix(']'));
@@ -122,7 +124,7 @@ pub(crate) fn is_docker_host(text: &str) -> bool {
                     .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
         }
     };
-    port_fits && host_fits
+    host_fits.then(|| (bracketed.unwrap_or(host), port))
 }
 
 /// The leases in columns.

@@ -17,6 +17,7 @@ use crate::lease_dir::{Base, LeaseDir};
 use crate::output::{Ready, end_reason, is_docker_host, moment};
 use crate::progress::follow;
 use crate::signals::{Caught, Signals};
+use crate::ssh;
 use crate::ui::{Ui, in_one_line};
 
 /// What every command has at hand.
@@ -181,6 +182,9 @@ impl Session {
             return Err(unusable(
                 "its Docker host is not of the form tcp://HOST:PORT",
             ));
+        }
+        if lease.ssh.as_ref().is_some_and(|ssh| !ssh::is_usable(ssh)) {
+            return Err(unusable("what it says about SSH makes no sense"));
         }
         let certificates = key.accept(docker)?;
         let changes = exports::changes(&docker.host, &context.environment);

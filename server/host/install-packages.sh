@@ -43,7 +43,9 @@ nftables                   | run      | -       | filters the traffic of the vir
 iproute2                   | run      | -       | network namespace and wires of the virtual machines
 busybox-static             | test run | -       | a static program, so that the demo and tests can build images from nothing
 groovy                     | test     | -       | runs the Jenkins step as Jenkins does (Groovy 2.4)
+openssh-client             | test     | -       | ssh and scp, by which a machine can be reached as well
 openssl                    | test     | -       | an independent TLS client for the tests
+rsync                      | test     | -       | the same
 sqlite3                    | test     | -       | looks into the server state from outside
 shellcheck                 | test     | -       | checks the shell scripts
 fish                       | test     | -       | evaluates what the client prints for it

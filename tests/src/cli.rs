@@ -34,7 +34,7 @@ impl Cli {
     #[must_use]
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = bounded(LIMIT, &self.program);
-        self.set_up(&mut command);
+        self.environment(&mut command);
         command.args(args);
         command
     }
@@ -43,12 +43,13 @@ impl Cli {
     #[must_use]
     pub fn bare<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = Command::new(&self.program);
-        self.set_up(&mut command);
+        self.environment(&mut command);
         command.args(args);
         command
     }
 
-    fn set_up(&self, command: &mut Command) {
+    /// Sets a command's environment as it is for the program itself.
+    pub fn environment(&self, command: &mut Command) {
         command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

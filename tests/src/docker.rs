@@ -40,7 +40,9 @@ impl Docker {
         }
     }
 
-    pub(crate) fn at(&self, host: &str, certificates: &Path) -> Self {
+    /// The same, pointing at this daemon with the certificates in this folder.
+    #[must_use]
+    pub fn at(&self, host: &str, certificates: &Path) -> Self {
         Self {
             host: Some((host.to_owned(), certificates.to_owned())),
             ..self.clone()

@@ -18,6 +18,7 @@ mod logs;
 mod publish;
 mod run;
 mod show;
+mod ssh;
 mod start;
 mod stop;
 
@@ -38,6 +39,8 @@ pub(crate) async fn dispatch(
         Command::Show(args) => show::show(flags, environment, &args).await,
         Command::Extend(args) => extend::extend(flags, environment, &args).await,
         Command::Logs(args) => logs::logs(flags, environment, &args).await,
+        Command::Ssh(args) => ssh::ssh(environment, args).await,
+        Command::SshConfig(args) => ssh::ssh_config(&environment, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     }

@@ -17,5 +17,6 @@ mod integrations;
 mod isolation;
 mod life;
 mod run;
+mod ssh;
 mod stopping;
 mod tls;
