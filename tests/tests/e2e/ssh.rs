@@ -79,8 +79,13 @@ fn with_input(mut command: Command, input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
+    let mut to_child = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // Beside reading what comes back, which would fill the pipe.
+    let sending = std::thread::spawn(move || to_child.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    sending.join().unwrap().unwrap();
+    output
 }
 
 #[test]
@@ -174,10 +179,12 @@ fn a_shell_has_a_terminal_that_follows_this_one() {
     keyboard.write_all(b"\n").unwrap();
     let seen = read_until(&mut screen, "resized");
     assert!(seen.contains("40 100"), "{seen}");
-    // Ctrl-C is the remote command's, not ours.
-    keyboard
-        .write_all(b"sleep 100 || echo inter''rupted\n\x03")
-        .unwrap();
+    // Ctrl-C is the remote command's, not ours. What is typed before it is thrown away by the terminal.
+    let endless = "sh -c 'trap \"echo interrupted; exit 1\" INT; echo be\"\"gun; while :; do sleep 1; done'\n";
+    keyboard.write_all(endless.as_bytes()).unwrap();
+    read_until(&mut screen, "begun");
+    keyboard.write_all(b"\x03").unwrap();
+    read_until(&mut screen, "interrupted");
     keyboard.write_all(b"exit 3\n").unwrap();
     drop(keyboard);
     let mut rest = String::new();
