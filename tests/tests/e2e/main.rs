@@ -16,5 +16,6 @@ mod guest;
 mod isolation;
 mod life;
 mod run;
+mod soak;
 mod stopping;
 mod tls;
