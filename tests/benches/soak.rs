@@ -58,6 +58,7 @@ fn main() -> ExitCode {
     let (first, last) = outcome.memory_medians_kib();
     println!("before: {:?}\nafter:  {:?}", outcome.before, outcome.after);
     println!("memory of its own, medians of the first and the last third: {first} and {last} KiB");
+    println!("in KiB, in order: {:?}", outcome.memory_kib);
     println!("database: {} bytes more", outcome.database_bytes);
     let each = outcome.took / arguments.cycles;
     println!("{} cycles, {} ms each", arguments.cycles, each.as_millis());

@@ -1,5 +1,6 @@
 //! What a server takes of its host, seen from outside.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,8 +22,14 @@ const NAMES: [&str; 6] = [
 /// What a server has on the host: open file descriptors, threads, taps and routes to machines, lines
 /// of the packet filters, files and folders in the state folder, and the bytes that those take without
 /// the database.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint([u64; NAMES.len()]);
+
+impl fmt::Debug for Footprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(NAMES.iter().zip(&self.0)).finish()
+    }
+}
 
 impl Footprint {
     /// What there is now.
@@ -82,14 +89,11 @@ pub fn own_memory_kib(pid: Pid) -> u64 {
     number.expect("the kernel's account of memory")
 }
 
-/// Size of the server's database with all that belongs to it, in bytes.
+/// Size of the server's database and of the journal of what is to be written into it, in bytes.
 #[must_use]
-pub fn database_bytes(state: &Path) -> u64 {
-    let entries = fs::read_dir(state).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| is_database(&entry.path()))
-        .filter_map(|entry| Some(entry.metadata().ok()?.len()))
-        .sum()
+pub fn database_bytes(state: &Path) -> (u64, u64) {
+    let length = |name| fs::metadata(state.join(name)).map_or(0, |meta| meta.len());
+    (length("state.db"), length("state.db-wal"))
 }
 
 fn is_database(path: &Path) -> bool {
@@ -144,7 +148,7 @@ mod tests {
         sum(state.path(), &mut files, &mut bytes);
         assert_eq!(files, 2);
         assert!(bytes >= 5000, "{bytes}");
-        assert_eq!(database_bytes(state.path()), 10_100);
+        assert_eq!(database_bytes(state.path()), (10_000, 100));
     }
 
     #[test]

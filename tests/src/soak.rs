@@ -17,6 +17,10 @@ const MEMORY_GROWTH_PERCENT: u64 = 5;
 /// How much of the database one lease may take, in bytes: leases that ended are kept for a day.
 const DATABASE_BYTES_PER_LEASE: u64 = 16 * 1024;
 
+/// How large the database's journal may become, in bytes: it is emptied when it has 4 MiB, as soon as
+/// nobody reads.
+const JOURNAL_BYTES: u64 = 16 << 20;
+
 /// How long what goes away by itself may take.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(500);
@@ -41,6 +45,8 @@ pub struct Outcome {
     pub memory_kib: Vec<u64>,
     /// By how much the database grew, in bytes.
     pub database_bytes: u64,
+    /// How large its journal is, in bytes.
+    pub journal_bytes: u64,
     /// How long the cycles took, without the warm-up.
     pub took: Duration,
 }
@@ -58,7 +64,7 @@ pub fn run(server: &TestServer, plan: Plan, mut done: impl FnMut(usize)) -> Outc
             before = before.most(Footprint::of(server));
         }
     }
-    let database = database_bytes(&server.state());
+    let (database, _) = database_bytes(&server.state());
     let begun = Instant::now();
     let memory_kib = (1..=plan.cycles).map(|number| {
         cycle(server);
@@ -67,12 +73,14 @@ pub fn run(server: &TestServer, plan: Plan, mut done: impl FnMut(usize)) -> Outc
     });
     let memory_kib = memory_kib.collect();
     let took = begun.elapsed();
-    let database_bytes = database_bytes(&server.state()).saturating_sub(database);
+    let after = settled(server, before);
+    let (database_now, journal_bytes) = database_bytes(&server.state());
     Outcome {
         before,
-        after: settled(server, before),
+        after,
         memory_kib,
-        database_bytes,
+        database_bytes: database_now.saturating_sub(database),
+        journal_bytes,
         took,
     }
 }
@@ -125,6 +133,12 @@ impl Outcome {
             let bytes = self.database_bytes;
             faults.push(format!("database: {bytes} bytes more for {leases} leases"));
         }
+        if self.journal_bytes > JOURNAL_BYTES {
+            faults.push(format!(
+                "the database's journal: {} bytes",
+                self.journal_bytes
+            ));
+        }
         faults
     }
 }
@@ -145,6 +159,7 @@ mod tests {
             after: Footprint::default(),
             memory_kib,
             database_bytes: 0,
+            journal_bytes: 0,
             took: Duration::ZERO,
         }
     }
@@ -167,5 +182,7 @@ mod tests {
         assert!(outcome.faults().is_empty());
         outcome.database_bytes += 1;
         assert_eq!(outcome.faults().len(), 1);
+        outcome.journal_bytes = JOURNAL_BYTES + 1;
+        assert_eq!(outcome.faults().len(), 2);
     }
 }
