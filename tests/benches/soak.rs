@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     let plan = Plan {
         warm_up: arguments.warm_up as usize,
         cycles: arguments.cycles as usize,
+        memory_percent: 5,
     };
     let all = plan.warm_up + plan.cycles;
     let outcome = run(&server, plan, |number| {

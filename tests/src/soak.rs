@@ -11,9 +11,6 @@ use remote_docker_api::LeaseState;
 use crate::TestServer;
 use crate::footprint::{Footprint, database_bytes, own_memory_kib};
 
-/// By how much the server's memory may grow, in hundredths.
-const MEMORY_GROWTH_PERCENT: u64 = 5;
-
 /// How much of the database one lease may take, in bytes: leases that ended are kept for a day.
 const DATABASE_BYTES_PER_LEASE: u64 = 16 * 1024;
 
@@ -32,11 +29,16 @@ pub struct Plan {
     pub warm_up: usize,
     /// Cycles after that.
     pub cycles: usize,
+    /// By how much the server's memory may grow, in hundredths. It takes some thirty cycles until all that
+    /// is kept for the next lease is there.
+    pub memory_percent: u64,
 }
 
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct Outcome {
+    /// What was to be done.
+    pub plan: Plan,
     /// The most that was seen in the second half of the warm-up.
     pub before: Footprint,
     /// What there was at the end, once it had settled.
@@ -76,6 +78,7 @@ pub fn run(server: &TestServer, plan: Plan, mut done: impl FnMut(usize)) -> Outc
     let after = settled(server, before);
     let (database_now, journal_bytes) = database_bytes(&server.state());
     Outcome {
+        plan,
         before,
         after,
         memory_kib,
@@ -125,7 +128,7 @@ impl Outcome {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.after.growth_since(self.before);
         let (first, last) = self.memory_medians_kib();
-        if last * 100 >= first * (100 + MEMORY_GROWTH_PERCENT) {
+        if last * 100 >= first * (100 + self.plan.memory_percent) {
             faults.push(format!("memory: {first} KiB before, {last} KiB now"));
         }
         let leases = self.memory_kib.len() as u64;
@@ -155,6 +158,11 @@ mod tests {
 
     fn outcome(memory_kib: Vec<u64>) -> Outcome {
         Outcome {
+            plan: Plan {
+                warm_up: 0,
+                cycles: memory_kib.len(),
+                memory_percent: 5,
+            },
             before: Footprint::default(),
             after: Footprint::default(),
             memory_kib,

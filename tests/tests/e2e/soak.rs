@@ -7,8 +7,9 @@ use e2e::soak::{Plan, run};
 fn leases_made_and_given_back_leave_nothing_and_the_server_does_not_grow() {
     let server = TestServer::start();
     let plan = Plan {
-        warm_up: 10,
+        warm_up: 16,
         cycles: 24,
+        memory_percent: 15,
     };
     let outcome = run(&server, plan, |_| ());
     assert_eq!(outcome.faults(), Vec::<String>::new(), "{outcome:?}");
