@@ -134,6 +134,10 @@ fn give_back(server: &TestServer, lease: &Lease) {
 }
 
 /// The ends of leases.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server says when a lease expires by the same clock"
+)]
 fn ends(setting: &Setting, times: usize, figures: &mut Figures) {
     let server = Builder::new(setting.clone()).start();
     for number in 1..=times {
