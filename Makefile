@@ -46,11 +46,18 @@ lint: packages ## format, clippy, shellcheck, and cargo-deny where it is install
 docs: packages ## the sources' own documentation
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --all-features --document-private-items
 
-bench: build image ## how long a cold lease takes, split by step (LEASES=20); leases a second without machines
-	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease
+bench: build image ## how long leases take, cold and warm, split by step (LEASES=20); leases a second without machines
+	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease --bin lease-times
 	@tests/as-root.sh 'the benchmark runs virtual machines' \
 	    '$(BIN)/cold-lease' --images '$(IMAGES)' --leases $(or $(LEASES),20)
+	@tests/as-root.sh 'the benchmark runs virtual machines' \
+	    '$(BIN)/lease-times' --images '$(IMAGES)' --times $(or $(LEASES),20)
 	cargo bench --locked -p e2e --bench lease-rate -- --live 10,300 --leases 500 --clients 32
+
+soak: build image ## many leases, one after the other, and a look at what stays (CYCLES=200)
+	cargo build --locked --profile $(PROFILE) -p e2e --bin soak
+	@tests/as-root.sh 'the soak test runs virtual machines' \
+	    '$(BIN)/soak' --images '$(IMAGES)' --cycles $(or $(CYCLES),200)
 
 packages: ## what the host lacks, from its distribution
 	@server/host/install-packages.sh
@@ -73,4 +80,4 @@ help: ## this list
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo test build agent image lint docs bench packages clean cache where help
+.PHONY: demo test build agent image lint docs bench soak packages clean cache where help

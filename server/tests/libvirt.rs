@@ -226,6 +226,32 @@ async fn a_vm_from_start_to_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_qemu_ended_is_told_until_the_vm_is_taken_away() {
+    let bench = Bench::open().await;
+    let libvirt = &bench.libvirt;
+    let spec = bench.spec(0, Source::Cold);
+    libvirt.start(&spec).await.unwrap();
+    let alive = libvirt.console_tail(spec.id, 10_000).await;
+    assert!(!alive.contains("QEMU "), "{alive}");
+    let pid = nix::unistd::Pid::from_raw(pid(&bench, spec.id).parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSEGV).unwrap();
+    let begun = Instant::now();
+    while !libvirt.list().await.unwrap().running.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it still runs");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let said = libvirt.console_tail(spec.id, 10_000).await;
+    assert!(said.starts_with("QEMU was killed by SIGSEGV\n"), "{said}");
+    // libvirt's own view, which it notes in QEMU's log.
+    assert!(said.contains("reason=crashed"), "{said}");
+    let folder = bench.state.path().display().to_string();
+    assert!(!said.contains(&folder), "{said}");
+    assert_eq!(libvirt.console_tail(spec.id, 6).await, "QEMU w");
+    libvirt.destroy(spec.id).await.unwrap();
+    assert_eq!(libvirt.console_tail(spec.id, 10_000).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clone_goes_on_where_its_template_stopped() {
     let bench = Bench::open().await;
     let libvirt = &bench.libvirt;

@@ -51,27 +51,33 @@ impl Host {
     /// Taps and routes to guests, or none without a namespace.
     #[must_use]
     pub fn wires(&self) -> Vec<String> {
-        let Some(path) = self
-            .namespace()
-            .map(|name| Path::new("/run/netns").join(name))
-        else {
-            return Vec::new();
-        };
-        if !path.exists() {
-            return Vec::new();
-        }
-        let inside = |args: &[&str]| {
-            let mut command = bounded(LIMIT, "nsenter");
-            command.arg(format!("--net={}", path.display())).args(args);
-            succeed(&mut command)
-        };
-        let taps = inside(&["ip", "-o", "link", "show"]);
-        let routes = inside(&["ip", "route", "show"]);
+        let taps = self.inside(&["ip", "-o", "link", "show"]);
+        let routes = self.inside(&["ip", "route", "show"]);
         taps.lines()
             .chain(routes.lines())
             .filter(|line| line.split([' ', ':']).any(is_tap))
             .map(str::to_owned)
             .collect()
+    }
+
+    /// Lines of the packet filters in the machines' namespace and in this thread's.
+    #[must_use]
+    pub fn filter_lines(&self) -> usize {
+        let list = ["nft", "list", "ruleset"];
+        let own = succeed(bounded(LIMIT, list[0]).args(&list[1..]));
+        own.lines().count() + self.inside(&list).lines().count()
+    }
+
+    /// What a command says in the machines' namespace; nothing if there is none.
+    fn inside(&self, command: &[&str]) -> String {
+        let path = self
+            .namespace()
+            .map(|name| Path::new("/run/netns").join(name));
+        let Some(path) = path.filter(|path| path.exists()) else {
+            return String::new();
+        };
+        let mut enter = bounded(LIMIT, "nsenter");
+        succeed(enter.arg(format!("--net={}", path.display())).args(command))
     }
 
     /// TCP ports on which somebody listens in this thread's network namespace.

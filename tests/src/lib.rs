@@ -20,6 +20,8 @@ pub mod api;
 pub mod cli;
 pub mod docker;
 mod evidence;
+pub mod figures;
+pub mod footprint;
 pub mod host;
 pub mod machine;
 mod netns;
@@ -28,6 +30,7 @@ pub mod runners;
 mod seed;
 pub mod server;
 pub mod setting;
+pub mod soak;
 pub mod wait;
 
 pub use api::Api;

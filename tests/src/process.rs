@@ -1,8 +1,12 @@
 //! Running programs with a limit.
 
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 
 /// A command that is killed after `limit`; coreutils' `timeout` stands between, so exit code 124 says
 /// that it took too long.
@@ -74,5 +78,36 @@ fn excerpt(bytes: &[u8]) -> String {
     match text.char_indices().nth_back(MOST) {
         Some((start, _)) => format!("…{}", &text[start..]),
         None => text,
+    }
+}
+
+/// A process that somebody else started, held by a handle that no later process of the same number has.
+#[derive(Debug)]
+pub struct Watched(OwnedFd);
+
+impl Watched {
+    /// Takes hold of a process.
+    ///
+    /// # Panics
+    /// When there is none of this number.
+    #[must_use]
+    pub fn open(pid: Pid) -> Self {
+        // SAFETY: takes two numbers and returns a new descriptor or -1.
+        let descriptor = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        let descriptor = i32::try_from(descriptor).expect("a descriptor");
+        assert!(descriptor >= 0, "no process {pid}");
+        // SAFETY: the kernel just returned it; nobody else owns it.
+        Self(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+
+    /// Waits until it has ended, which is after its memory was given back.
+    ///
+    /// # Panics
+    /// When it does not within `limit`.
+    pub fn wait_gone(&self, limit: Duration) {
+        let timeout = PollTimeout::try_from(limit).expect("a limit in milliseconds");
+        let mut ended = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let count = poll(&mut ended, timeout).expect("waiting for a process");
+        assert!(count == 1, "the process did not end within {limit:?}");
     }
 }

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use remote_docker_api::{Lease, LeaseId, LeaseState};
+use remote_docker_api::{CreateLease, Lease, LeaseId, LeaseState};
 
 use crate::host::Host;
 use crate::machine::{ClientKey, Machine};
@@ -266,6 +266,29 @@ impl TestServer {
         self.hold(lease, &key)
     }
 
+    /// Asks for all of these at once, each over a connection of its own. Answers the leases and how
+    /// long each took.
+    ///
+    /// # Panics
+    /// When one is refused.
+    #[must_use]
+    pub fn at_once(&self, requests: Vec<CreateLease>) -> Vec<(Duration, Lease)> {
+        let ask = |request: CreateLease| {
+            let asked = Instant::now();
+            let lease = self.api().create(&request);
+            let lease = lease.unwrap_or_else(|problem| panic!("no lease: {problem:?}"));
+            (asked.elapsed(), lease)
+        };
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = requests
+                .into_iter()
+                .map(|request| scope.spawn(move || ask(request)))
+                .collect();
+            let answers = asked.into_iter().map(|thread| thread.join());
+            answers.map(|answer| answer.expect("a lease")).collect()
+        })
+    }
+
     /// Takes up an active lease.
     #[must_use]
     pub fn hold(&self, lease: Lease, key: &ClientKey) -> Machine {
@@ -387,14 +410,22 @@ impl TestServer {
         eventually("the server ends", limit, || self.ended().ok_or("it runs"))
     }
 
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        let child = self.child.as_ref().expect("the server runs");
+        Pid::from_raw(i32::try_from(child.id()).expect("a process id"))
+    }
+
     /// Sends the server a signal.
     ///
     /// # Panics
     /// When it does not run.
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("the server runs");
-        let pid = i32::try_from(child.id()).expect("a process id");
-        kill(Pid::from_raw(pid), signal).expect("a signal to the server");
+        kill(self.pid(), signal).expect("a signal to the server");
     }
 
     /// `kill -9`.

@@ -30,6 +30,7 @@ mod phase;
 mod port;
 mod proxy;
 mod quiesce;
+mod readiness;
 mod reaper;
 mod ssh;
 mod supervise;

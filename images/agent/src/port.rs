@@ -13,13 +13,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep};
 
 use crate::channel::{Link, Received, Sent};
+use crate::readiness;
 
 /// Where the kernel lists the ports, each with its `name`.
 const PORTS: &str = "/sys/class/virtio-ports";
@@ -87,11 +88,8 @@ impl Port {
     }
 
     fn host_is_gone(&self) -> io::Result<bool> {
-        let mut polled = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
-        poll(&mut polled, PollTimeout::ZERO)?;
-        Ok(polled[0]
-            .revents()
-            .is_some_and(|events| events.contains(PollFlags::POLLHUP)))
+        let events = readiness::now(self.file.as_fd(), PollFlags::POLLIN)?;
+        Ok(events.contains(PollFlags::POLLHUP))
     }
 }
 

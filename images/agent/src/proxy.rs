@@ -9,11 +9,12 @@ use std::os::fd::AsFd;
 use std::pin::pin;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::readiness;
 use crate::traffic::Exchange;
 
 /// Buffer of each direction.
@@ -98,9 +99,6 @@ async fn docker_to_client(
 
 /// Whether the other end is closed, and not merely done with writing.
 fn hung_up(socket: std::os::fd::BorrowedFd<'_>) -> io::Result<bool> {
-    let mut polled = [PollFd::new(socket, PollFlags::empty())];
-    poll(&mut polled, PollTimeout::ZERO)?;
-    Ok(polled[0]
-        .revents()
-        .is_some_and(|events| events.contains(PollFlags::POLLHUP)))
+    let events = readiness::now(socket, PollFlags::empty())?;
+    Ok(events.contains(PollFlags::POLLHUP))
 }

@@ -207,7 +207,7 @@ pub struct Lease {
     /// Why it ends or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
-    /// More about the end, in words: what the machines that failed had said last, for example.
+    /// More about the end, in words: what a machine that failed or was lost had said last, for example.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_detail: Option<String>,
     /// How often its holder must send a heartbeat, in seconds; missing when none is expected.

@@ -202,7 +202,7 @@ mod tests {
             "the writer's place in it stays"
         );
         assert!(data.blocks() * 512 <= 2 * CONSOLE_KEEP, "{}", data.blocks());
-        assert_eq!(tail::of(&[&folder.console()], 10), "xxthe end\n");
+        assert_eq!(tail::of(None, &folder.console(), 10), "xxthe end\n");
     }
 
     #[test]

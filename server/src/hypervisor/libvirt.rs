@@ -14,6 +14,7 @@ mod channel;
 mod crew;
 mod destroy;
 mod domains;
+mod ends;
 mod locks;
 mod monitor;
 mod observe;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::channel::Channels;
+use self::ends::Ends;
 use self::locks::VmLocks;
 use self::threads::Threads;
 use super::disk::Disks;
@@ -66,6 +68,7 @@ struct Host {
     disks: Disks,
     locks: VmLocks,
     channels: Channels,
+    ends: Arc<Ends>,
 }
 
 impl Host {
@@ -145,9 +148,12 @@ impl Hypervisor for Libvirt {
     async fn console_tail(&self, vm: VmId, max_bytes: usize) -> String {
         let console = self.host.folder(vm).console();
         let log = self.host.log(vm);
+        let end = self.host.ends.of(vm);
         let read = move || {
-            let files: Vec<_> = log.iter().chain([&console]).map(|p| p.as_path()).collect();
-            Ok(tail::of(&files, max_bytes))
+            let mut said = end.map_or_else(String::new, |end| format!("QEMU {end}\n"));
+            said.truncate(max_bytes);
+            let rest = tail::of(log.as_deref(), &console, max_bytes - said.len());
+            Ok(said + &rest)
         };
         blocking("read the VM's console", read)
             .await

@@ -81,9 +81,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// When the host cannot be asked.
     async fn free_disk(&self) -> Result<u64, HypervisorError>;
 
-    /// The end of what the guest wrote to its console and of what QEMU itself said, together at most
-    /// `max_bytes`: for a VM that failed, to be read before it is destroyed. Empty when nothing is
-    /// known. The guest's words, made harmless for terminals and logs; lines end with `\n`.
+    /// How QEMU ended, if it has and that is known, the end of what it said itself, without the host's
+    /// folders, and of what the guest wrote to its console; together at most `max_bytes`: for a VM that
+    /// failed, to be read before it is destroyed. Empty when nothing is known. Made harmless for
+    /// terminals and logs; lines end with `\n`.
     async fn console_tail(&self, vm: VmId, max_bytes: usize) -> String;
 }
 

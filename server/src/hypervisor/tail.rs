@@ -4,15 +4,15 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The ends of these files, one after the other and at most `max_bytes` together, in lines. Files
-/// that are not there say nothing. Each may have an equal share; what the earlier ones leave is for
-/// the later.
-pub(super) fn of(files: &[&Path], max_bytes: usize) -> String {
-    let mut text = String::new();
-    for (index, file) in files.iter().enumerate() {
-        let share = (max_bytes - text.len()) / (files.len() - index);
-        text.push_str(&end_of(file, share));
-    }
+/// The ends of what QEMU and of what its guest said, one after the other and at most `max_bytes`
+/// together, in lines. A file that is not there says nothing. QEMU may have half of it, and what it
+/// leaves is for the guest.
+pub(super) fn of(qemu: Option<&Path>, console: &Path, max_bytes: usize) -> String {
+    let said = qemu.map(|log| end_of(log, max_bytes / 2));
+    let mut text = said.map_or_else(String::new, |said| {
+        shown(&without_the_host(&said), max_bytes / 2)
+    });
+    text.push_str(&end_of(console, max_bytes - text.len()));
     text
 }
 
@@ -25,13 +25,12 @@ fn end_of(file: &Path, limit: usize) -> String {
         file.read_exact_at(&mut bytes, from)?;
         Ok(bytes)
     };
-    let end = shown(&String::from_utf8_lossy(&read().unwrap_or_default()), limit);
-    without_command_line(&end)
+    shown(&String::from_utf8_lossy(&read().unwrap_or_default()), limit)
 }
 
-/// Leaves out how libvirt started QEMU: it fills the tail, and the host's paths are no business of
-/// whoever has the machine.
-fn without_command_line(text: &str) -> String {
+/// Leaves out how libvirt started QEMU, which fills the tail, and in which folders the host keeps its
+/// files, which is no business of whoever has the machine.
+fn without_the_host(text: &str) -> String {
     let is_libvirts = |line: &&str| {
         line.ends_with('\\')
             || line.starts_with("-msg timestamp")
@@ -39,7 +38,23 @@ fn without_command_line(text: &str) -> String {
             || line.contains(" is tainted: ")
     };
     let kept = text.lines().filter(|line| !is_libvirts(line));
-    kept.flat_map(|line| [line, "\n"]).collect()
+    kept.map(|line| without_folders(line) + "\n").collect()
+}
+
+/// Leaves of each path its last part.
+fn without_folders(line: &str) -> String {
+    let ends_word = |c: char| c.is_whitespace() || "'\"`,;:=()[]<>".contains(c);
+    let mut text = String::with_capacity(line.len());
+    for word in line.split_inclusive(ends_word) {
+        match word.rfind('/') {
+            Some(last) if word.starts_with('/') || word.matches('/').count() > 1 => {
+                text.push_str("...");
+                text.push_str(&word[last..]);
+            }
+            _ => text.push_str(word),
+        }
+    }
+    text
 }
 
 /// The end of `text` in lines, made harmless, at most `limit` bytes.
@@ -103,7 +118,38 @@ mod tests {
     fn how_qemu_was_started_is_nobodys_business() {
         let log = "2026: starting up libvirt version: 11\nPATH=/bin \\\n/usr/bin/qemu \\\n-drive \\\n\
                    -msg timestamp=on\n2026: Domain id=1 is tainted: custom-argv\nqemu: no memory\n";
-        assert_eq!(without_command_line(log), "qemu: no memory\n");
+        assert_eq!(without_the_host(log), "qemu: no memory\n");
+    }
+
+    #[test]
+    fn where_the_host_keeps_its_files_is_nobodys_business_either() {
+        for (said, shown) in [
+            (
+                "qemu: -drive file=/state/vms/vm-1/disk.qcow2,if=none: No space left",
+                "qemu: -drive file=.../disk.qcow2,if=none: No space left",
+            ),
+            (
+                "cannot open '/a b/c/memory'",
+                "cannot open '.../a .../memory'",
+            ),
+            (
+                "shutting down, reason=crashed",
+                "shutting down, reason=crashed",
+            ),
+            ("read/write error", "read/write error"),
+            ("/", ".../"),
+        ] {
+            assert_eq!(without_folders(said), shown);
+        }
+        // The guest's own paths are its holder's.
+        let folder = tempfile::tempdir().unwrap();
+        let [log, console] = ["log", "console"].map(|name| folder.path().join(name));
+        std::fs::write(&log, "/usr/bin/qemu: bad\n").unwrap();
+        std::fs::write(&console, "Run /sbin/init as init process\n").unwrap();
+        assert_eq!(
+            of(Some(&log), &console, 1000),
+            ".../qemu: bad\nRun /sbin/init as init process\n"
+        );
     }
 
     #[test]
@@ -113,7 +159,7 @@ mod tests {
         let console =
             "\u{1b}[2J\u{1b}[1;31mBoot\u{1b}[0m failed\r\n\r\n\u{7}\u{202e}evil\u{2028}\n\u{1b}";
         std::fs::write(&path, console).unwrap();
-        assert_eq!(of(&[&path], 1000), "Boot failed\n??evil?\n");
+        assert_eq!(of(None, &path, 1000), "Boot failed\n??evil?\n");
     }
 
     #[test]
@@ -123,8 +169,9 @@ mod tests {
         for unit in [&b"x"[..], "\u{fc}".as_bytes(), b"\xff", b"\n", b"\x1b["] {
             std::fs::write(&path, unit.repeat(1000)).unwrap();
             for limit in [0, 1, 2, 3, 10, 101, 5000] {
-                let text = of(&[&path], limit);
-                assert!(text.len() <= limit, "{limit}: {}", text.len());
+                for text in [of(None, &path, limit), of(Some(&path), &path, limit)] {
+                    assert!(text.len() <= limit, "{limit}: {}", text.len());
+                }
             }
         }
     }
@@ -134,13 +181,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
         std::fs::write(&two, "y".repeat(500)).unwrap();
-        let missing = of(&[&one, &two], 100);
+        let missing = of(Some(&one), &two, 100);
         assert_eq!((missing.len(), missing.contains('x')), (100, false));
         std::fs::write(&one, "x".repeat(500)).unwrap();
-        let both = of(&[&one, &two], 100);
+        let both = of(Some(&one), &two, 100);
         assert_eq!(both.len(), 100);
         assert_eq!(both.matches('x').count(), 49);
         std::fs::write(&one, "short").unwrap();
-        assert!(of(&[&one, &two], 100).starts_with("short\nyyy"));
+        assert!(of(Some(&one), &two, 100).starts_with("short\nyyy"));
     }
 }

@@ -117,17 +117,22 @@ impl Reconciler {
         let what = format!("{vm} did not become ready");
         tracing::warn!(%vm, error = error as &dyn std::error::Error, "{what}");
         let why = format!("{what}: {}", in_words(error));
-        let told = if last_words.is_empty() {
-            why.clone()
-        } else {
-            format!("{why}. It said last:\n{last_words}")
-        };
+        let told = with_last_words(&why, last_words);
         self.note(Trouble::Starts(named(key)), Some(why));
         let now = self.context.clock.now();
         self.memory.failed(key, told, now);
         if cloned {
             self.clone_failed(key, error);
         }
+    }
+
+    /// Tells the log of a machine that is not there any more although nobody took it away, and answers
+    /// what its holder is told.
+    pub(super) async fn lost(&self, vm: VmId) -> String {
+        let last_words = self.context.last_words(vm).await;
+        let what = format!("{vm} does not run any more");
+        tracing::warn!(%vm, last_words, "{what}");
+        with_last_words(&what, &last_words)
     }
 
     fn torn_down(&mut self, vm: VmId, result: Result<(), JobError>) {
@@ -151,4 +156,11 @@ impl Reconciler {
         self.note(Trouble::TearDown(vm), Some(why));
         self.look = Look::Due;
     }
+}
+
+fn with_last_words(what: &str, last_words: &str) -> String {
+    if last_words.is_empty() {
+        return what.to_owned();
+    }
+    format!("{what}. It said last:\n{last_words}")
 }

@@ -106,12 +106,15 @@ impl Reconciler {
         reason: EndReason,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let detail = match reason {
-            EndReason::StartFailed => self.memory.last_words(&lease.key),
+        let detail = match (reason, &lease.phase) {
+            (EndReason::StartFailed, _) => self.memory.last_words(&lease.key).map(str::to_owned),
+            (EndReason::VmLost, LeasePhase::Active(grant)) => Some(self.lost(grant.vm).await),
             _ => None,
         };
         let store = &self.context.store;
-        let ended = store.end_lease(lease, reason, detail, now).await?;
+        let ended = store
+            .end_lease(lease, reason, detail.as_deref(), now)
+            .await?;
         if ended.is_some() {
             failpoint::hit("lease-ending");
             self.metrics.lease_ended(reason);
@@ -174,6 +177,9 @@ impl Reconciler {
         reason: DestroyReason,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
+        if reason == DestroyReason::Lost {
+            self.lost(row.id).await;
+        }
         let next = VmPhase::Destroying { reason };
         if self
             .context

@@ -82,25 +82,41 @@ fn a_machine_that_dies_ends_its_lease() {
     for pid in server.host().machines() {
         kill(pid, Signal::SIGKILL).unwrap();
     }
-    let ended = server.wait_state(machine.id(), LeaseState::Ended);
-    assert_eq!(ended.end_reason, Some(EndReason::VmLost));
+    assert_lost(&server, &machine, "QEMU was killed by SIGKILL");
     server.wait_clean();
 }
 
-#[test]
-fn a_guest_that_powers_off_ends_its_lease() {
-    let server = TestServer::start();
-    let machine = server.lease();
-    machine.docker().import_busybox();
-    // The connection breaks with it, so the command may fail.
-    let _ = machine
-        .docker()
-        .command(["run", "--privileged", "--pid=host", "busybox", "sh", "-c"])
-        .arg("echo o > /proc/sysrq-trigger; sleep 30")
-        .output();
+/// The lease has ended because its machine is lost, and its holder and the log are told what is known.
+fn assert_lost(server: &TestServer, machine: &Machine, words: &str) {
     let ended = server.wait_state(machine.id(), LeaseState::Ended);
     assert_eq!(ended.end_reason, Some(EndReason::VmLost));
-    server.wait_clean();
+    let detail = ended.end_detail.unwrap_or_default();
+    assert!(detail.contains("does not run any more"), "{detail}");
+    assert!(detail.contains(words), "no `{words}` in: {detail}");
+    let state = server.state().display().to_string();
+    assert!(!detail.contains(&state), "a path of the host: {detail}");
+    let log = server.log();
+    let warned = |line: &str| line.contains("WARN") && line.contains("does not run any more");
+    let line = log.lines().find(|line| warned(line));
+    let line = line.unwrap_or_else(|| panic!("no warning in: {log}"));
+    assert!(line.contains(words), "no `{words}` in: {line}");
+}
+
+#[test]
+fn a_guest_that_ends_itself_ends_its_lease() {
+    for (key, words) in [("o", "reason=shutdown"), ("c", "Kernel panic")] {
+        let server = TestServer::start();
+        let machine = server.lease();
+        machine.docker().import_busybox();
+        // The connection breaks with it, so the command may fail.
+        let _ = machine
+            .docker()
+            .command(["run", "--privileged", "--pid=host", "busybox", "sh", "-c"])
+            .arg(format!("echo {key} > /proc/sysrq-trigger; sleep 30"))
+            .output();
+        assert_lost(&server, &machine, words);
+        server.wait_clean();
+    }
 }
 
 #[test]

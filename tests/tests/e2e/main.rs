@@ -17,6 +17,7 @@ mod integrations;
 mod isolation;
 mod life;
 mod run;
+mod soak;
 mod ssh;
 mod stopping;
 mod tls;

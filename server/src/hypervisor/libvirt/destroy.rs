@@ -44,6 +44,7 @@ pub(super) async fn destroy(host: &Host, vm: VmId) -> Result<(), HypervisorError
         Ok(())
     });
     tokio::try_join!(wire, files)?;
+    host.ends.forget(vm);
     Ok(())
 }
 

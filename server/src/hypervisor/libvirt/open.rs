@@ -14,6 +14,7 @@ use std::time::Duration;
 use virt::error::ErrorNumber;
 
 use super::channel::Channels;
+use super::ends::Ends;
 use super::locks::VmLocks;
 use super::threads::{Setup, Threads};
 use super::{Host, Libvirt, LibvirtError, domains, reaper};
@@ -109,8 +110,9 @@ impl Libvirt {
             instead_of_kvm: None,
         };
         let (mut run, mut logs) = (None, None);
+        let ends = Arc::<Ends>::default();
         if embedded {
-            let root = prepare_embedded(&state, &user)?;
+            let root = prepare_embedded(&state, &user, &ends)?;
             setup.uri = embedded_uri(&root);
             if chosen.accelerator == Accelerator::Tcg && device != KvmDevice::Missing {
                 setup.instead_of_kvm = Some(make_closed_file(&root.join("no-kvm"))?);
@@ -155,13 +157,18 @@ impl Libvirt {
                 disks: Disks::default(),
                 locks: VmLocks::default(),
                 channels: Channels::default(),
+                ends,
             }),
         })
     }
 }
 
 /// Makes the folder of the embedded libvirt and its configuration.
-fn prepare_embedded(state: &Path, user: &QemuUser) -> Result<PathBuf, HypervisorError> {
+fn prepare_embedded(
+    state: &Path,
+    user: &QemuUser,
+    ends: &Arc<Ends>,
+) -> Result<PathBuf, HypervisorError> {
     static OPENED: AtomicBool = AtomicBool::new(false);
     if OPENED.swap(true, Ordering::SeqCst) {
         return Err(HypervisorError::Unsuitable(
@@ -175,7 +182,7 @@ fn prepare_embedded(state: &Path, user: &QemuUser) -> Result<PathBuf, Hypervisor
     let path = etc.join("qemu.conf");
     fs::write(&path, qemu_conf(&user.name, &user.group))
         .map_err(|error| file_error("write", &path, error))?;
-    reaper::start().map_err(|error| {
+    reaper::start(Arc::clone(ends)).map_err(|error| {
         HypervisorError::Unsuitable(format!("detached processes cannot be adopted: {error}"))
     })?;
     Ok(root)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 use crate::ids::VmId;
 
@@ -48,6 +49,11 @@ impl Qemu {
         // after the handle was opened is about its process, or that process has ended.
         let command = fs::read(proc(pid, "cmdline")).unwrap_or_default();
         Ok(is_qemu_of(&command, vm).then_some(Self { pid, handle }))
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> Pid {
+        Pid::from_raw(self.pid)
     }
 
     /// Lets the kernel take this process before the server when memory runs out.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Pid, getpid, getsid};
+
+use super::ends::Ends;
 
 /// How long to wait while there are no children at all.
 const IDLE: Duration = Duration::from_millis(50);
@@ -23,17 +26,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// After that time, a dead child that is left alone must not hide those that died after it.
 const ALONE: Duration = Duration::from_millis(100);
 
-/// Becomes the parent of detached processes and starts a thread that waits for them, for good.
+/// Becomes the parent of detached processes and starts a thread that waits for them, for good, and
+/// writes into `ends` how they ended.
 ///
 /// # Errors
 /// When the system refuses either.
-pub(super) fn start() -> std::io::Result<()> {
+pub(super) fn start(ends: Arc<Ends>) -> std::io::Result<()> {
     set_child_subreaper(true)?;
     let thread = thread::Builder::new().name("reaper".to_owned());
-    thread.spawn(run).map(|_| ())
+    thread.spawn(move || run(&ends)).map(|_| ())
 }
 
-fn run() {
+fn run(ends: &Ends) {
     let Ok(ours) = getsid(None) else { return };
     let mut left_alone: HashMap<Pid, Instant> = HashMap::new();
     loop {
@@ -60,7 +64,9 @@ fn run() {
             // An error means that somebody else was faster.
             let session = getsid(Some(pid)).unwrap_or(ours);
             if judge(pid, session, ours, since.elapsed()) {
-                let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+                if let Ok(status) = waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+                    ends.ended(status);
+                }
                 left_alone.remove(&pid);
             }
         }
@@ -141,7 +147,7 @@ mod tests {
 
     #[test]
     fn one_that_its_owner_is_slow_to_wait_for_is_left_and_hides_nobody() {
-        start().unwrap();
+        start(Arc::default()).unwrap();
         // As the middle process of a detachment by libvirt, on a host where its thread gets no turn.
         let mut leader = Command::new("setsid").arg("true").spawn().unwrap();
         thread::sleep(Duration::from_secs(1));
@@ -151,7 +157,7 @@ mod tests {
 
     #[test]
     fn detached_processes_vanish_and_others_can_be_waited_for() {
-        start().unwrap();
+        start(Arc::default()).unwrap();
         detach_and_see_it_vanish(Duration::from_secs(20));
         for _ in 0..20 {
             let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();

@@ -1,6 +1,7 @@
 //! Starting VMs, and turning one into a template.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use virt::connect::Connect;
@@ -8,6 +9,7 @@ use virt::domain::Domain;
 use virt::sys;
 
 use super::domains::{self, Condition, Found};
+use super::ends::Ends;
 use super::process::Qemu;
 use super::{Host, LibvirtError, blocking, destroy, monitor, observe};
 use crate::hypervisor::disk::says_disk_full;
@@ -184,7 +186,7 @@ async fn run(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<Vec<Step>,
         spec,
         folder,
     });
-    let (vm, notes) = (spec.id, host.run.clone());
+    let (vm, notes, ends) = (spec.id, host.run.clone(), Arc::clone(&host.ends));
     let state = match &spec.source {
         Source::Clone(files) => Some(files.device_state.clone()),
         Source::Cold | Source::Template(_) => None,
@@ -199,7 +201,7 @@ async fn run(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<Vec<Step>,
             };
             let domain = define(connect, &xml, flags)?;
             if let Some(notes) = notes {
-                sacrifice_first(&notes, vm);
+                take_note(&notes, vm, &ends);
             }
             let mut steps = vec![step("define", begun)];
             if let Some(state) = state {
@@ -219,10 +221,14 @@ fn define(connect: &Connect, xml: &str, flags: u32) -> Result<Domain, Hypervisor
     connect.create_domain_xml(xml, flags).doing("start the VM")
 }
 
-/// Without it the VM runs as well; so a failure is told and no more.
-fn sacrifice_first(notes: &Path, vm: VmId) {
+/// Notes whose process this is and lets the kernel take it before the server. Without either the VM
+/// runs as well; so a failure is told and no more.
+fn take_note(notes: &Path, vm: VmId, ends: &Ends) {
     let done = match Qemu::find(notes, vm) {
-        Ok(Some(qemu)) => qemu.sacrifice_first(),
+        Ok(Some(qemu)) => {
+            ends.started(vm, qemu.pid());
+            qemu.sacrifice_first()
+        }
         Ok(None) => Err(std::io::ErrorKind::NotFound.into()),
         Err(error) => Err(error),
     };

@@ -27,7 +27,7 @@ pub(in super::super) async fn activate(context: Context, vm: VmRow, started: Sta
     let result = match run(&context, &vm, started).await {
         Ok(ready) => Ok(Box::new(ready)),
         Err(error) => {
-            let failed = context.last_words(id, error).await;
+            let failed = context.failed(id, error).await;
             context.give_up(&vm, DestroyReason::ActivationFailed).await;
             Err(failed)
         }

@@ -30,7 +30,7 @@ pub(super) use start::start;
 pub(super) use tear_down::tear_down;
 pub(super) use template::{build_template, template_key};
 
-/// How much is kept of what a machine said that did not become ready, in bytes.
+/// How much is kept of what a machine said that failed, in bytes.
 const LAST_WORDS_BYTES: usize = 4096;
 
 /// How long reading that may take.
@@ -108,13 +108,16 @@ pub(super) enum JobError {
 
 impl Context {
     /// Keeps what is left of a machine that did not become ready: soon it is destroyed.
-    async fn last_words(&self, vm: VmId, error: JobError) -> Failed {
+    async fn failed(&self, vm: VmId, error: JobError) -> Failed {
+        let last_words = self.last_words(vm).await;
+        Failed { error, last_words }
+    }
+
+    /// What is left of a machine that failed, read before it is destroyed; empty when nothing is.
+    pub(super) async fn last_words(&self, vm: VmId) -> String {
         let tail = self.hypervisor.console_tail(vm, LAST_WORDS_BYTES);
         let tail = tokio::time::timeout(LAST_WORDS_LIMIT, tail).await;
-        Failed {
-            error,
-            last_words: tail.unwrap_or_default(),
-        }
+        tail.unwrap_or_default()
     }
 
     /// Moves a VM on, or reports that the row is not what the job saw.

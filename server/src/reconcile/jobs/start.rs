@@ -18,7 +18,7 @@ pub(in super::super) async fn start(
     let result = match run(&context, vm, offer, template).await {
         Ok(started) => Ok(started),
         Err((error, given_up)) => {
-            let failed = context.last_words(id, error).await;
+            let failed = context.failed(id, error).await;
             if let Some(vm) = given_up {
                 context.give_up(&vm, DestroyReason::StartFailed).await;
             }

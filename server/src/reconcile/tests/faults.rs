@@ -76,11 +76,12 @@ async fn a_clone_that_is_not_a_machine_of_its_own_is_never_handed_out() {
 }
 
 #[tokio::test]
-async fn a_lost_machine_ends_its_lease() {
+async fn a_lost_machine_ends_its_lease_and_its_holder_is_told_what_it_said_last() {
     for crashes in [true, false] {
         let mut bench = with_template().await;
         let lease = bench.ask().await;
         let grant = bench.active(lease).await;
+        bench.sim.say(grant.vm, "Kernel panic - not syncing\n");
         if crashes {
             bench.sim.crash(grant.vm);
         } else {
@@ -88,6 +89,18 @@ async fn a_lost_machine_ends_its_lease() {
         }
         // Noticed by the closed channel: no time has to pass.
         assert_eq!(bench.ended(lease).await, EndReason::VmLost);
+        let LeasePhase::Ended { end, .. } = bench.lease(lease).await.phase else {
+            panic!("it has ended");
+        };
+        let detail = end.detail.expect("what happened");
+        assert!(detail.starts_with(&format!("{} does not run any more", grant.vm)));
+        assert_eq!(
+            detail.ends_with(
+                ". It said last:\na simulated machine starts\nKernel panic - not syncing\n"
+            ),
+            crashes,
+            "{detail}"
+        );
         bench.clean().await;
     }
 }

@@ -1,0 +1,16 @@
+//! What many leases leave behind. `make soak` does the same two hundred times.
+
+use e2e::TestServer;
+use e2e::soak::{Plan, run};
+
+#[test]
+fn leases_made_and_given_back_leave_nothing_and_the_server_does_not_grow() {
+    let server = TestServer::start();
+    let plan = Plan {
+        warm_up: 16,
+        cycles: 24,
+        memory_percent: 15,
+    };
+    let outcome = run(&server, plan, |_| ());
+    assert_eq!(outcome.faults(), Vec::<String>::new(), "{outcome:?}");
+}
