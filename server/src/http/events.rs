@@ -73,7 +73,7 @@ pub(super) async fn events(
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still there");
     let stream = unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
-        Some((Ok(on_the_wire(&event)), follower))
+        Some((Ok(on_the_wire(event, follower.api.clock.ahead())), follower))
     });
     Ok(Sse::new(stream).keep_alive(keep_alive))
 }
@@ -129,9 +129,11 @@ fn last_event_id(headers: &HeaderMap, lease: LeaseId) -> Result<u64, ApiError> {
     number.ok_or(ApiError::InvalidLastEventId(lease))
 }
 
-fn on_the_wire(event: &LeaseEvent) -> Event {
+/// Clients are told when it happened in wall time, which is `ahead` of that of the rows.
+fn on_the_wire(mut event: LeaseEvent, ahead: time::Duration) -> Event {
+    event.at = event.at.saturating_add(ahead);
     // Numbers, words and texts always have a JSON form, and it is on one line.
-    let data = serde_json::to_string(event).unwrap_or_default();
+    let data = serde_json::to_string(&event).unwrap_or_default();
     Event::default()
         .id(event.seq.to_string())
         .event(event.kind.as_str())

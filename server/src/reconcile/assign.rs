@@ -13,9 +13,9 @@ use crate::lease::{Grant, LeaseRow, VmRow};
 use crate::relay::Reservation;
 use crate::store::StoreError;
 
-/// How much longer than its lease a client's certificate is good: clocks differ, and the relay ends
-/// the lease anyway.
-const CERTIFICATE_MARGIN: Duration = Duration::from_secs(3600);
+/// How much longer than its lease a client's certificate is good: clocks differ and are set, and the
+/// relay ends the lease anyway.
+const CERTIFICATE_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
 impl Reconciler {
     pub(super) async fn assign(
@@ -33,10 +33,13 @@ impl Reconciler {
             return Ok(());
         };
         let expires_at = now + Duration::from_secs(lease.ttl_s.into());
-        let until = now + self.context.settings.longest_lease + CERTIFICATE_MARGIN;
-        let signed = keyed
-            .ca
-            .sign_client(&lease.client_csr_pem, &lease.id.to_string(), now, until);
+        // What others read goes by the clocks that they have.
+        let wall = self.context.clock.wall();
+        let until = wall + self.context.settings.longest_lease + CERTIFICATE_MARGIN;
+        let signed =
+            keyed
+                .ca
+                .sign_client(&lease.client_csr_pem, &lease.id.to_string(), wall, until);
         let cert_pem = match signed {
             Ok(cert_pem) => cert_pem,
             Err(error) => {

@@ -300,7 +300,9 @@ impl Reconciler {
             return Ok(Round::Over);
         }
         let mut policy = self.context.settings.policy.clone();
-        let targets = self.context.settings.calendar.targets(now);
+        // A calendar is about the time of people.
+        let wall = self.context.clock.wall();
+        let targets = self.context.settings.calendar.targets(wall);
         policy.targets.extend(targets);
         let rebuilding_mib = self.upkeep.rebuilding_mib(&policy);
         policy.budget = policy.budget.without(rebuilding_mib);
@@ -317,9 +319,10 @@ impl Reconciler {
         self.keep_templates(&snapshot, &policy, now);
         self.take_stock(&snapshot);
         let own = self.memory.next_try().chain(self.upkeep.next_due());
+        let change = self.context.settings.calendar.next_change(wall);
         let own = own
             .chain(self.course.deadline())
-            .chain(self.context.settings.calendar.next_change(now))
+            .chain(change.map(|change| now + (change - wall)))
             .filter(|moment| *moment > now);
         let wakeup = next_wakeup(now, &snapshot, &policy)
             .into_iter()

@@ -83,7 +83,7 @@ impl Reconciler {
             .filter(|key| states.get(*key).is_some_and(|state| !state.is_settled()))
             .map(named)
             .collect();
-        let cold = self.upkeep.cold();
+        let cold = self.upkeep.cold(self.context.clock.ahead());
         self.set_status(|status| {
             status.preparing = preparing;
             status.cold = cold;

@@ -84,14 +84,18 @@ impl Upkeep {
     }
 
     /// What boots cold, and why, for people.
-    pub(super) fn cold(&self) -> BTreeMap<String, String> {
+    /// Wall time is `ahead` of server time.
+    pub(super) fn cold(&self, ahead: time::Duration) -> BTreeMap<String, String> {
         let text = |(key, template): (&PoolKey, &Template)| {
             let Template::Unavailable { why, again } = template else {
                 return None;
             };
             let again = match again {
                 Again::Never => String::new(),
-                Again::At(moment) => format!("; it is tried again after {}", clock_time(*moment)),
+                Again::At(moment) => {
+                    let moment = clock_time(moment.saturating_add(ahead));
+                    format!("; it is tried again after {moment}")
+                }
                 Again::UnderWay => "; it is being built again".to_owned(),
             };
             Some((named(key), format!("{why}{again}")))

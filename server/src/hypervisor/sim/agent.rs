@@ -252,7 +252,7 @@ impl SimAgent {
             .serialize_request(&key)
             .and_then(|request| request.pem())
             .map_err(|error| failed(&error.to_string()))?;
-        let now = self.clock.now().unix_timestamp_nanos();
+        let now = self.clock.wall().unix_timestamp_nanos();
         Ok(Activated {
             csr_pem,
             ssh_host_key: "ssh-ed25519 AAAAsimulated".into(),

@@ -1,4 +1,5 @@
 mod bench;
+mod clock;
 mod closing;
 mod database;
 mod deadlines;
