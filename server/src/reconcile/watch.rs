@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::{Look, Reconciler};
 use crate::guest::Link;
@@ -28,8 +29,12 @@ const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 /// What a watcher found out.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// What the guest said about its use.
-    Use { vm: VmId, what: Use },
+    /// What the guest said about its use when it was asked at that moment.
+    Use {
+        vm: VmId,
+        what: Use,
+        asked_at: Instant,
+    },
     /// It is unwell now, or well again.
     Health { vm: VmId, ill: Option<Illness> },
     /// A daemon in it ended and is started again. The words are printable.
@@ -118,9 +123,9 @@ impl Reconciler {
             return false;
         }
         match report {
-            Report::Use { vm, what } => {
+            Report::Use { vm, what, asked_at } => {
                 let now = self.context.clock.now();
-                self.memory.heard(vm, what, now);
+                self.memory.heard(vm, what, now - asked_at.elapsed(), now);
                 false
             }
             Report::Health { vm, ill: Some(ill) } => {
