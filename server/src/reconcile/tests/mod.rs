@@ -8,4 +8,5 @@ mod faults;
 mod life;
 mod restarts;
 mod upkeep;
+mod walk;
 mod watching;
