@@ -152,6 +152,8 @@ pub enum AppError {
 
 mod machine_logs;
 mod report;
+#[cfg(test)]
+mod tests;
 
 /// How long requests under way may go on after the server was told to stop.
 const HTTP_GRACE: Duration = Duration::from_secs(5);

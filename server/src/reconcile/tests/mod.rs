@@ -1,3 +1,4 @@
+mod agents;
 mod bench;
 mod clock;
 mod closing;
@@ -6,6 +7,7 @@ mod deadlines;
 mod disk;
 mod faults;
 mod life;
+mod races;
 mod restarts;
 mod upkeep;
 mod walk;
