@@ -223,13 +223,9 @@ impl Server {
     }
 
     async fn until(&self, id: LeaseId, arrived: fn(&LeaseRow) -> bool) {
-        let mut changes = self.store.changes();
-        loop {
-            changes.mark_unchanged();
-            if arrived(&self.store.lease(id).await.unwrap().unwrap()) {
-                return;
-            }
-            changes.changed().await.unwrap();
+        let mut news = self.store.news_of(id);
+        while !arrived(&self.store.lease(id).await.unwrap().unwrap()) {
+            news.changed().await;
         }
     }
 }

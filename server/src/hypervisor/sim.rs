@@ -400,6 +400,11 @@ impl Hypervisor for SimHypervisor {
         .await
     }
 
+    async fn shows(&self, vm: VmId) -> Result<bool, HypervisorError> {
+        let act = || Ok(self.world().vms.contains_key(&vm));
+        self.perform(Verb::Shows, Some(vm), || false, act).await
+    }
+
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
         let act = || {
             let mut world = self.world();

@@ -26,6 +26,10 @@ const FAILURES_KEPT: usize = 16;
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) busy_vms: BTreeSet<VmId>,
+    /// VMs that were busy in the last round and are so no more.
+    pub(super) idle_again: BTreeSet<VmId>,
+    /// VMs whose guests have told of their use since the last round.
+    pub(super) stirred: BTreeSet<VmId>,
     pub(super) started: BTreeMap<VmId, Started>,
     pub(super) keyed: BTreeMap<VmId, Keyed>,
     pub(super) monitors: BTreeMap<VmId, Monitor>,
@@ -163,6 +167,7 @@ impl Memory {
             heard_at: asked_at.min(now),
         };
         self.activity.insert(vm, activity);
+        self.stirred.insert(vm);
     }
 
     /// Forgets a VM that will not be handed to anybody any more.

@@ -16,6 +16,7 @@ impl Reconciler {
         };
         if let Some(job) = self.jobs.remove(&id) {
             self.memory.busy_vms.remove(&job.vm);
+            self.memory.idle_again.insert(job.vm);
         }
         match ended {
             Ok((_, outcome)) => self.take(outcome),

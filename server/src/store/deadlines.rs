@@ -1,11 +1,13 @@
 //! What moves the deadlines of an active lease: heartbeats, extensions, warnings.
 
+use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseId};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::columns::micros;
 use super::rows;
+use super::writer::{Change, Operation};
 use super::{Store, StoreError, events};
 use crate::lease::{LeasePhase, LeaseRow};
 
@@ -28,8 +30,56 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn heartbeat(&self, id: LeaseId, now: OffsetDateTime) -> Result<Moved, StoreError> {
-        let mut tx = self.write().await?;
-        let Some(row) = by_id(&mut tx, id).await? else {
+        self.write(Heartbeat { id, now }).await
+    }
+
+    /// Lets a lease last at least until this moment.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn extend(
+        &self,
+        id: LeaseId,
+        until: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<Moved, StoreError> {
+        self.write(Extend { id, until, now }).await
+    }
+
+    /// Writes down that the holder of an active lease is warned of the end at `of`. `None` when the
+    /// lease is no longer as it was seen.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn warn(
+        &self,
+        seen: &LeaseRow,
+        of: OffsetDateTime,
+        detail: &str,
+        now: OffsetDateTime,
+    ) -> Result<Option<LeaseRow>, StoreError> {
+        self.write(Warn {
+            id: seen.id,
+            generation: seen.generation,
+            of,
+            detail: detail.to_owned(),
+            now,
+        })
+        .await
+    }
+}
+
+struct Heartbeat {
+    id: LeaseId,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Heartbeat {
+    type Answer = Moved;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
+        let Some(row) = by_id(change.connection, self.id).await? else {
             return Ok(Moved::Unknown);
         };
         if !is_active(&row) {
@@ -45,32 +95,33 @@ impl Store {
              heartbeat_at = CASE WHEN heartbeat_at > $1 THEN heartbeat_at ELSE $1 END \
              WHERE id = $2 RETURNING *",
         )
-        .bind(micros(now))
-        .bind(id.to_string())
-        .fetch_one(&mut *tx)
+        .bind(micros(self.now))
+        .bind(self.id.to_string())
+        .fetch_one(&mut *change.connection)
         .await?;
         let row = rows::lease(&row)?;
-        self.commit(tx).await?;
+        change.wrote_lease(&row);
         Ok(Moved::Done(row))
     }
+}
 
-    /// Lets a lease last at least until this moment.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn extend(
-        &self,
-        id: LeaseId,
-        until: OffsetDateTime,
-        now: OffsetDateTime,
-    ) -> Result<Moved, StoreError> {
-        let mut tx = self.write().await?;
-        let Some(row) = by_id(&mut tx, id).await? else {
+struct Extend {
+    id: LeaseId,
+    until: OffsetDateTime,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Extend {
+    type Answer = Moved;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
+        let Some(row) = by_id(change.connection, self.id).await? else {
             return Ok(Moved::Unknown);
         };
         match &row.phase {
             LeasePhase::Active(grant) if is_active(&row) => {
-                if micros(grant.expires_at) >= micros(until) {
+                if micros(grant.expires_at) >= micros(self.until) {
                     return Ok(Moved::Done(row));
                 }
             }
@@ -80,42 +131,44 @@ impl Store {
             "UPDATE leases SET generation = generation + 1, expires_at = $1 WHERE id = $2 \
              RETURNING *",
         )
-        .bind(micros(until))
-        .bind(id.to_string())
-        .fetch_one(&mut *tx)
+        .bind(micros(self.until))
+        .bind(self.id.to_string())
+        .fetch_one(&mut *change.connection)
         .await?;
         let row = rows::lease(&row)?;
-        events::append(&mut tx, id, EventKind::Extended, None, now).await?;
-        self.commit(tx).await?;
+        change.wrote_lease(&row);
+        events::append(change, self.id, EventKind::Extended, None, self.now).await?;
         Ok(Moved::Done(row))
     }
+}
 
-    /// Writes down that the holder of an active lease is warned of the end at `of`. `None` when the
-    /// lease is no longer as it was seen.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn warn(
-        &self,
-        seen: &LeaseRow,
-        of: OffsetDateTime,
-        detail: &str,
-        now: OffsetDateTime,
-    ) -> Result<Option<LeaseRow>, StoreError> {
-        let mut tx = self.write().await?;
+struct Warn {
+    id: LeaseId,
+    generation: i64,
+    of: OffsetDateTime,
+    detail: String,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Warn {
+    type Answer = Option<LeaseRow>;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let row = sqlx::query(
             "UPDATE leases SET generation = generation + 1, warned_of = $1 \
              WHERE id = $2 AND generation = $3 AND state = 'active' RETURNING *",
         )
-        .bind(micros(of))
-        .bind(seen.id.to_string())
-        .bind(seen.generation)
-        .fetch_optional(&mut *tx)
+        .bind(micros(self.of))
+        .bind(self.id.to_string())
+        .bind(self.generation)
+        .fetch_optional(&mut *change.connection)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let row = rows::lease(&row)?;
-        events::append(&mut tx, seen.id, EventKind::Warning, Some(detail), now).await?;
-        self.commit(tx).await?;
+        change.wrote_lease(&row);
+        let detail = Some(self.detail.as_str());
+        events::append(change, self.id, EventKind::Warning, detail, self.now).await?;
         Ok(Some(row))
     }
 }

@@ -1,11 +1,12 @@
 //! What happened to leases. Each event is written in the transaction of what it tells about.
 
+use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseEvent, LeaseId};
-use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::columns::{Columns, micros};
 use super::words::Word;
+use super::writer::{Change, Operation};
 use super::{Store, StoreError};
 
 impl Store {
@@ -19,17 +20,8 @@ impl Store {
         progress: &[(LeaseId, EventKind)],
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
-        for (lease, kind) in progress {
-            let waits = sqlx::query("SELECT id FROM leases WHERE id = $1 AND state = 'waiting'")
-                .bind(lease.to_string())
-                .fetch_optional(&mut *tx)
-                .await?;
-            if waits.is_some() {
-                append(&mut tx, *lease, *kind, None, now).await?;
-            }
-        }
-        self.commit(tx).await
+        let progress = progress.to_vec();
+        self.write(Progress { progress, now }).await
     }
 
     /// The events of a lease after the one with this number, oldest first.
@@ -58,9 +50,38 @@ impl Store {
     }
 }
 
+struct Progress {
+    progress: Vec<(LeaseId, EventKind)>,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Progress {
+    type Answer = ();
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
+        for (lease, kind) in &self.progress {
+            let done = sqlx::query(
+                "INSERT INTO lease_events (lease_id, seq, at, kind) SELECT id, (SELECT \
+                 COALESCE(MAX(seq), 0) + 1 FROM lease_events WHERE lease_id = $1), $2, $3 \
+                 FROM leases WHERE id = $1 AND state = 'waiting'",
+            )
+            .bind(lease.to_string())
+            .bind(micros(self.now))
+            .bind(kind.word())
+            .execute(&mut *change.connection)
+            .await?;
+            if done.rows_affected() > 0 {
+                change.wrote_event(*lease);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Adds an event to what happened to a lease.
 pub(super) async fn append(
-    connection: &mut SqliteConnection,
+    change: &mut Change<'_>,
     lease: LeaseId,
     kind: EventKind,
     detail: Option<&str>,
@@ -74,7 +95,8 @@ pub(super) async fn append(
     .bind(micros(now))
     .bind(kind.word())
     .bind(detail)
-    .execute(connection)
+    .execute(&mut *change.connection)
     .await?;
+    change.wrote_event(lease);
     Ok(())
 }

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use super::StoreError;
 
 /// Version, name, text.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "leases and vms",
@@ -22,6 +22,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "life of a lease",
         include_str!("migrations/0002_life_of_a_lease.sql"),
+    ),
+    (
+        3,
+        "what lives is found at once",
+        include_str!("migrations/0003_what_lives_is_found_at_once.sql"),
     ),
 ];
 

@@ -30,6 +30,7 @@ pub enum Verb {
     Destroy,
     /// Is about no VM in particular.
     List,
+    Shows,
     Resume,
     /// Is about no VM in particular.
     FreeDisk,
