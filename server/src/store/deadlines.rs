@@ -88,8 +88,8 @@ impl Operation for Heartbeat {
         if row.keepalive_s.is_none() {
             return Ok(Moved::NoKeepalive);
         }
-        // A new generation, so that an end for want of this heartbeat that is just being written
-        // loses the race. A clock that was set back does not take an earlier heartbeat away.
+        // An end for want of this heartbeat that is just being written loses the race. A clock that was
+        // set back does not take an earlier heartbeat away.
         let row = sqlx::query(
             "UPDATE leases SET generation = generation + 1, \
              heartbeat_at = CASE WHEN heartbeat_at > $1 THEN heartbeat_at ELSE $1 END \

@@ -43,8 +43,9 @@ impl Store {
         .await
     }
 
-    /// Ends a lease and begins to destroy its VM, if it has one, in one transaction. `None` when the
-    /// lease is no longer as it was seen.
+    /// Ends a lease and begins to destroy its VM, if it has one, in one transaction. `None` when there
+    /// is no reason any more: it is no longer in that phase, somebody wished another end, or the expiry
+    /// or the heartbeat that is the reason has moved.
     ///
     /// # Errors
     /// When the lease is ending already or the database fails.
@@ -55,7 +56,7 @@ impl Store {
         detail: Option<&str>,
         now: OffsetDateTime,
     ) -> Result<Option<LeaseRow>, StoreError> {
-        let (from, vm) = match &seen.phase {
+        let (from, grant) = match &seen.phase {
             LeasePhase::Active(grant) => (state::ACTIVE, Some(grant)),
             _ => (state::WAITING, None),
         };
@@ -63,15 +64,18 @@ impl Store {
         let end = LeaseEnd {
             reason,
             detail: detail.clone(),
-            ready_at: vm.map(|grant| grant.ready_at),
-            expires_at: vm.map(|grant| grant.expires_at),
+            ready_at: grant.map(|grant| grant.ready_at),
+            expires_at: grant.map(|grant| grant.expires_at),
         };
-        let vm = vm.map(|grant| grant.vm);
+        let vm = grant.map(|grant| grant.vm);
         check_lease(&seen.phase, &LeasePhase::Ending { end, vm })?;
+        let expiry = grant.filter(|_| reason == EndReason::Expired);
+        let silence = grant.filter(|_| reason == EndReason::KeepaliveMissed);
         self.write(End {
             lease: seen.id,
-            generation: seen.generation,
             from,
+            expires_at: expiry.map(|grant| grant.expires_at),
+            heartbeat_at: silence.map(|grant| grant.heartbeat_at),
             vm,
             reason,
             detail,
@@ -160,10 +164,16 @@ impl Operation for Assign {
     }
 }
 
+/// What would have kept the lease from this end is compared, not its generation: the deadline that has
+/// passed, or what somebody wished first. Holders may move deadlines as fast as they like; none of that
+/// keeps a lease whose machine is gone.
 struct End {
     lease: LeaseId,
-    generation: i64,
     from: &'static str,
+    /// The expiry that has come, if that is the reason.
+    expires_at: Option<OffsetDateTime>,
+    /// The heartbeat that was the last, if that is the reason.
+    heartbeat_at: Option<OffsetDateTime>,
     vm: Option<VmId>,
     reason: EndReason,
     detail: Option<String>,
@@ -177,13 +187,15 @@ impl Operation for End {
     async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let row = sqlx::query(
             "UPDATE leases SET generation = generation + 1, state = 'ending', end_reason = $1, \
-             end_detail = $2 WHERE id = $3 AND generation = $4 AND state = $5 RETURNING *",
+             end_detail = $2 WHERE id = $3 AND state = $4 AND COALESCE(end_wish, $1) = $1 \
+             AND ($5 IS NULL OR expires_at = $5) AND ($6 IS NULL OR heartbeat_at = $6) RETURNING *",
         )
         .bind(self.reason.word())
         .bind(&self.detail)
         .bind(self.lease.to_string())
-        .bind(self.generation)
         .bind(self.from)
+        .bind(self.expires_at.map(micros))
+        .bind(self.heartbeat_at.map(micros))
         .fetch_optional(&mut *change.connection)
         .await?;
         let Some(row) = row else { return Ok(None) };

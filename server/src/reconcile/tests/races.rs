@@ -162,3 +162,42 @@ async fn a_server_that_dies_while_one_machine_is_asked_for_twice_gives_it_to_one
         }
     }
 }
+
+#[tokio::test]
+async fn heartbeats_do_not_keep_a_lease_whose_time_is_over() {
+    let mut bench = Bench::started().await;
+    let lease = bench
+        .ask_with(Ask {
+            ttl_s: 100,
+            keepalive_s: Some(30),
+            ..Ask::default()
+        })
+        .await;
+    bench.active(lease).await;
+    bench.pass_unseen(100);
+    let now = bench.now();
+    // As fast as they are taken, from several at once.
+    let (store, end) = (
+        bench.store.clone(),
+        tokio_util::sync::CancellationToken::new(),
+    );
+    let beats: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, end) = (store.clone(), end.clone());
+            tokio::spawn(async move {
+                while !end.is_cancelled() {
+                    let moved = store.heartbeat(lease, now).await.unwrap();
+                    assert!(matches!(moved, Moved::Done(_) | Moved::NotActive(_)));
+                }
+            })
+        })
+        .collect();
+    assert_eq!(bench.ended(lease).await, EndReason::Expired);
+    end.cancel();
+    for beat in beats {
+        beat.await.unwrap();
+    }
+    let late = bench.store.heartbeat(lease, now).await;
+    assert!(matches!(late, Ok(Moved::NotActive(_))), "{late:?}");
+    bench.clean().await;
+}
