@@ -16,6 +16,7 @@ mod checks;
 mod dice;
 mod holder;
 mod lives;
+mod record;
 mod rest;
 mod step;
 mod turn;
@@ -24,7 +25,7 @@ mod world;
 use step::Step;
 use world::World;
 
-/// How long each walk is. All of them together are the hundred thousand steps that are wanted.
+/// How long each walk is; all of them together are a hundred thousand steps.
 const STEPS: usize = 10_000;
 
 async fn walk(seed: u64) {

@@ -159,6 +159,7 @@ impl Step {
             Verb::Channel,
             Verb::Resume,
             Verb::List,
+            Verb::Shows,
             Verb::FreeDisk,
         ]);
         let slow = std::time::Duration::from_secs(dice.between(1, 90).into());
@@ -170,7 +171,8 @@ impl Step {
             SimFault::Hangs,
         ]);
         let fault = match (verb, fault) {
-            (Verb::List, SimFault::Lies) => SimFault::Fails,
+            // Whoever is told that nothing is there can only believe it.
+            (Verb::List | Verb::Shows, SimFault::Lies) => SimFault::Fails,
             _ => fault,
         };
         Self::Fault {

@@ -6,12 +6,12 @@ use remote_docker_api::{EndReason, LeaseId};
 use time::OffsetDateTime;
 use tokio::task::yield_now;
 
-use super::holder::Holder;
+use super::holder::{Held, Holder};
 use super::step::{Ask, Step};
 use super::world::World;
 use crate::hypervisor::sim::{Manners, SimFault, SimGuest, Verb};
 use crate::ids::VmId;
-use crate::lease::{LeasePhase, PoolKey, VmRow};
+use crate::lease::{LeasePhase, LeaseRow, PoolKey, VmRow};
 use crate::reconcile::tests::bench::key;
 use crate::store::{Idempotency, Inserted, Moved, NewLease, Wish};
 
@@ -223,33 +223,10 @@ impl World {
         let until = self.now() + Duration::from_secs(seconds.into());
         match self.store.extend(id, until, self.now()).await.unwrap() {
             Moved::Done(row) => {
-                let holder = self.lives.holders.get_mut(&id).unwrap();
-                if let Some(held) = &mut holder.held {
-                    held.expires_at = held.expires_at.max(until);
-                    assert!(holder.end.is_none() && holder.wished.is_none(), "{row:?}");
-                    self.see(&row).await;
-                } else {
-                    // It had its machine since the last look.
-                    let LeasePhase::Active(grant) = &row.phase else {
-                        panic!("{row:?}");
-                    };
-                    let mut before = row.clone();
-                    let ttl = time::Duration::seconds(row.ttl_s.into());
-                    let expires_at = grant.ready_at + ttl;
-                    assert_eq!(grant.expires_at, expires_at.max(until), "{row:?}");
-                    if let LeasePhase::Active(grant) = &mut before.phase {
-                        grant.expires_at = expires_at;
-                    }
-                    self.see(&before).await;
-                    let holder = self.lives.holders.get_mut(&id).unwrap();
-                    holder.held.as_mut().unwrap().expires_at = grant.expires_at;
-                }
+                let longer = |held: &mut Held| held.expires_at = held.expires_at.max(until);
+                self.promise(&row, longer).await;
             }
-            Moved::NotActive(row) => {
-                let is_active = matches!(row.phase, LeasePhase::Active(_));
-                assert!(!is_active || row.end_wish.is_some(), "{row:?}");
-                self.see(&row).await;
-            }
+            Moved::NotActive(row) => self.is_not_active(&row).await,
             other => panic!("{id}: {other:?}"),
         }
     }
@@ -263,27 +240,31 @@ impl World {
         match self.store.heartbeat(id, now).await.unwrap() {
             Moved::Done(row) => {
                 assert!(expected.is_some(), "{row:?}");
-                let holder = self.lives.holders.get_mut(&id).unwrap();
-                if holder.held.is_none() {
-                    let mut before = row.clone();
-                    if let LeasePhase::Active(grant) = &mut before.phase {
-                        grant.heartbeat_at = grant.ready_at;
-                    }
-                    self.see(&before).await;
-                }
-                let holder = self.lives.holders.get_mut(&id).unwrap();
-                holder.held.as_mut().unwrap().heartbeat_at = now;
-                assert!(holder.end.is_none() && holder.wished.is_none(), "{row:?}");
-                self.see(&row).await;
+                self.promise(&row, |held| held.heartbeat_at = now).await;
             }
-            Moved::NotActive(row) => {
-                let is_active = matches!(row.phase, LeasePhase::Active(_));
-                assert!(!is_active || row.end_wish.is_some(), "{row:?}");
-                self.see(&row).await;
-            }
+            Moved::NotActive(row) => self.is_not_active(&row).await,
             Moved::NoKeepalive => assert!(expected.is_none(), "{id}"),
             Moved::Unknown => panic!("{id} is not known"),
         }
+    }
+
+    /// The holder of an active lease was promised something new, and its row has to be just so.
+    async fn promise(&mut self, row: &LeaseRow, change: impl FnOnce(&mut Held)) {
+        if self.lives.holders[&row.id].held.is_none() {
+            // It had its machine since the last look.
+            self.see(&as_at_first(row)).await;
+        }
+        let holder = self.lives.holders.get_mut(&row.id).unwrap();
+        assert!(holder.end.is_none() && holder.wished.is_none(), "{row:?}");
+        change(holder.held.as_mut().expect("an active lease"));
+        self.see(row).await;
+    }
+
+    /// Its holder was told that a lease is not active; it had better not be.
+    async fn is_not_active(&mut self, row: &LeaseRow) {
+        let is_active = matches!(row.phase, LeasePhase::Active(_));
+        assert!(!is_active || row.end_wish.is_some(), "{row:?}");
+        self.see(row).await;
     }
 
     /// What ended stays as it was; what is not known was forgotten.
@@ -378,4 +359,14 @@ impl World {
         all.extend(strangers.collect::<Vec<_>>());
         self.dice.pick(all)
     }
+}
+
+/// The row of an active lease before anybody moved its deadlines.
+fn as_at_first(row: &LeaseRow) -> LeaseRow {
+    let mut first = row.clone();
+    if let LeasePhase::Active(grant) = &mut first.phase {
+        grant.expires_at = grant.ready_at + time::Duration::seconds(row.ttl_s.into());
+        grant.heartbeat_at = grant.ready_at;
+    }
+    first
 }

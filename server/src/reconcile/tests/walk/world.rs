@@ -1,23 +1,24 @@
 //! The world that is walked through: a server that comes and goes, what it works on, and what is
 //! known about all of it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use remote_docker_api::{EndReason, LeaseId};
+use remote_docker_api::LeaseId;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::checks;
 use super::dice::Dice;
 use super::holder::News;
 use super::lives::Lives;
+use super::record::{Tally, Trail};
 use super::step::Step;
-use super::{STEPS, checks};
 use crate::clock::Clock;
 use crate::hypervisor::sim::SimHypervisor;
 use crate::hypervisor::template::Templates;
@@ -32,9 +33,6 @@ use crate::store::Store;
 
 /// How much the disk holds, in bytes, when nobody takes any of it.
 pub(super) const DISK: u64 = 1000;
-
-/// How many steps are told when something is wrong.
-const TOLD: usize = 60;
 
 /// How long is waited for what must come, on the clock of who waits for the test.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -141,11 +139,7 @@ impl World {
             server: None,
             clock,
             ip: Ipv4Addr::new(127, 64 + u8::try_from(seed).unwrap(), high, low),
-            trail: Trail {
-                seed,
-                taken: 0,
-                last: VecDeque::new(),
-            },
+            trail: Trail::new(seed),
             bench,
             rounds: metrics.rounds(),
             metrics,
@@ -373,74 +367,8 @@ impl World {
                 let end = holder.end.clone().unwrap();
                 let events = self.store.events(row.id, 0).await.unwrap();
                 self.lives.judge(row.id, &end, &events);
-                *self.tally.ends.entry(word(end.reason)).or_default() += 1;
+                self.tally.ends(end.reason);
             }
-        }
-    }
-}
-
-fn word(reason: EndReason) -> String {
-    format!("{reason:?}")
-}
-
-/// How much of everything there was.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) asked: u32,
-    pub(super) active: u32,
-    pub(super) ends: BTreeMap<String, u32>,
-    pub(super) crashes: u32,
-    pub(super) stops: u32,
-    pub(super) rests: u32,
-    pub(super) looks: u32,
-}
-
-impl Tally {
-    /// A walk that nothing happens on finds nothing.
-    pub(super) fn assert_that_much_happened(&self) {
-        println!("{self:?}");
-        let per_thousand = |count: u32| count as usize * 1000 / STEPS;
-        assert!(per_thousand(self.active) >= 10, "{self:?}");
-        assert!(per_thousand(self.crashes) >= 4, "{self:?}");
-        for end in [
-            EndReason::Released,
-            EndReason::Expired,
-            EndReason::VmLost,
-            EndReason::ClientGone,
-            EndReason::WaitTimeout,
-            EndReason::KeepaliveMissed,
-            EndReason::Idle,
-        ] {
-            assert!(self.ends.contains_key(&word(end)), "no {end:?}: {self:?}");
-        }
-    }
-}
-
-/// The last steps, which are told when the walk fails.
-struct Trail {
-    seed: u64,
-    taken: usize,
-    last: VecDeque<(OffsetDateTime, Step)>,
-}
-
-impl Trail {
-    fn note(&mut self, now: OffsetDateTime, step: Step) {
-        self.taken += 1;
-        self.last.push_back((now, step));
-        if self.last.len() > TOLD {
-            self.last.pop_front();
-        }
-    }
-}
-
-impl Drop for Trail {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        eprintln!("seed {}, step {}; the last steps:", self.seed, self.taken);
-        for (at, step) in &self.last {
-            eprintln!("  {at} {step:?}");
         }
     }
 }
