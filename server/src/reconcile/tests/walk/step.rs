@@ -90,37 +90,37 @@ pub(super) struct Ask {
 impl Step {
     pub(super) fn draw(dice: &mut Dice) -> Self {
         match dice.below(1000) {
-            0..80 => Self::Ask(Ask::draw(dice)),
-            80..110 => Self::AskAgain,
-            110..120 => Self::AskOtherwise,
-            120..165 => Self::Release,
-            165..180 => Self::HangUp,
-            180..240 => Self::Extend {
-                seconds: dice.between(1, 2000),
+            0..85 => Self::Ask(Ask::draw(dice)),
+            85..120 => Self::AskAgain,
+            120..130 => Self::AskOtherwise,
+            130..155 => Self::Release,
+            155..165 => Self::HangUp,
+            165..215 => Self::Extend {
+                seconds: dice.between(1, 600),
             },
-            240..400 => Self::Heartbeat,
-            400..480 => Self::LookUp,
-            480..560 => Self::Work(dice.percent(40)),
-            560..620 => Self::Use,
-            620..640 => Self::Daemon(dice.percent(60)),
-            640..660 => Self::Behave(Self::manners(dice)),
-            660..675 => Self::CloseChannel,
-            675..700 => Self::Kill {
+            215..345 => Self::Heartbeat,
+            345..430 => Self::LookUp,
+            430..485 => Self::Work(dice.percent(30)),
+            485..515 => Self::Use,
+            515..540 => Self::Daemon(dice.percent(70)),
+            540..565 => Self::Behave(Self::manners(dice)),
+            565..580 => Self::CloseChannel,
+            580..595 => Self::Kill {
                 left: dice.percent(50),
             },
-            700..705 => Self::LeaveBehind {
+            595..600 => Self::LeaveBehind {
                 running: dice.percent(50),
             },
-            705..765 => Self::fault(dice),
-            765..785 => Self::Lift,
-            785..800 => Self::LetGo,
-            800..820 => Self::Write {
+            600..665 => Self::fault(dice),
+            665..690 => Self::Lift,
+            690..705 => Self::LetGo,
+            705..725 => Self::Write {
                 bytes: dice.below(400),
             },
-            820..830 => Self::Disk {
+            725..735 => Self::Disk {
                 free: dice.choose(&[0, 99, 100, 1000]),
             },
-            830..970 => Self::Pass {
+            735..970 => Self::Pass {
                 seconds: 1 + dice.of_any_size(64),
             },
             970..971 => match dice.below(10) {
@@ -185,8 +185,8 @@ impl Step {
 
 impl Ask {
     fn draw(dice: &mut Dice) -> Self {
-        let mut maybe = |first, last| dice.percent(30).then(|| dice.between(first, last));
-        let (keepalive_s, idle_s) = (maybe(20, 200), maybe(20, 200));
+        let mut maybe = |first, last| dice.percent(40).then(|| dice.between(first, last));
+        let (keepalive_s, idle_s) = (maybe(20, 200), maybe(20, 150));
         Self {
             project: dice.choose(&["a", "a", "b", "c"]),
             size: dice.choose(&["small", "small", "small", "large"]),
