@@ -4,8 +4,10 @@ use remote_docker_api::{EndReason, LeaseId};
 use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
-use super::bench::{Ask, Bench};
+use super::bench::{Ask, Bench, key};
 use super::watching::asked_again;
+use crate::calendar::Calendar;
+use crate::config::{PoolConfig, ScheduleConfig};
 use crate::lease::Grant;
 use crate::store::Moved;
 
@@ -123,4 +125,29 @@ async fn certificates_are_good_before_and_after_the_hosts_clock_is_set() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_calendar_goes_by_the_hosts_clock() {
+    let mut bench = Bench::new().await;
+    let pool = PoolConfig {
+        engine: None,
+        size: None,
+        ready: 0,
+        // The bench's clock starts at eight in the morning.
+        schedule: vec![ScheduleConfig {
+            at: "0 9 * * *".to_owned(),
+            time_zone: "UTC".to_owned(),
+            ready: 1,
+        }],
+    };
+    bench.settings.calendar = Calendar::new([(key(), pool)]).unwrap();
+    bench.start().await;
+    bench
+        .eventually("nothing is kept ready yet", |bench| {
+            bench.status().looked && bench.sim.vms().is_empty()
+        })
+        .await;
+    bench.set_clock(HOUR_S).await;
+    bench.ready_one().await;
 }
