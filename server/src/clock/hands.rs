@@ -62,8 +62,8 @@ impl HostClocks for Hands {
             pauses_s,
             ..
         } = &*self.positions;
-        self.pass(pauses_s.load(Ordering::Relaxed));
         let seconds = ran_s.load(Ordering::Relaxed) + set_s.load(Ordering::Relaxed);
+        self.pass(pauses_s.load(Ordering::Relaxed));
         self.start + Duration::seconds(seconds)
     }
 

@@ -130,16 +130,17 @@ async fn certificates_are_good_before_and_after_the_hosts_clock_is_set() {
 #[tokio::test]
 async fn a_calendar_goes_by_the_hosts_clock() {
     let mut bench = Bench::new().await;
+    let change = |at: &str, ready| ScheduleConfig {
+        at: at.to_owned(),
+        time_zone: "UTC".to_owned(),
+        ready,
+    };
     let pool = PoolConfig {
         engine: None,
         size: None,
         ready: 0,
         // The bench's clock starts at eight in the morning.
-        schedule: vec![ScheduleConfig {
-            at: "0 9 * * *".to_owned(),
-            time_zone: "UTC".to_owned(),
-            ready: 1,
-        }],
+        schedule: vec![change("0 9 * * *", 1), change("0 18 * * *", 0)],
     };
     bench.settings.calendar = Calendar::new([(key(), pool)]).unwrap();
     bench.start().await;

@@ -25,6 +25,8 @@ impl World {
     pub(super) async fn rest(&mut self) {
         self.heal();
         self.come_to_rest(Self::unrest).await;
+        // What was wrong was so before whatever comes now.
+        self.advance(Duration::from_millis(1)).await;
         self.lives.disturbed = false;
         self.lives.low_since = None;
         self.tally.rests += 1;
