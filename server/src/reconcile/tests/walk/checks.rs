@@ -78,9 +78,11 @@ pub(super) fn nobody_was_passed_over(before: &[LeaseRow], after: &[LeaseRow], no
             let best = place(served, after, |lease| lease.end_wish.is_none());
             assert!(
                 worst > (best, came(served)),
-                "{} was served before {}",
+                "{} was served before {}; {worst:?}, {best:?}; before: {:#?}; after: {:#?}",
                 brief(served),
-                brief(waits_on)
+                brief(waits_on),
+                before.iter().map(brief).collect::<Vec<_>>(),
+                after.iter().map(brief).collect::<Vec<_>>(),
             );
         }
     }
