@@ -224,7 +224,7 @@ impl Server {
 
     async fn until(&self, id: LeaseId, arrived: fn(&LeaseRow) -> bool) {
         let mut news = self.store.news_of(id);
-        while !arrived(&self.store.lease(id).await.unwrap().unwrap()) {
+        while !arrived(&news.lease(&self.store).await.unwrap().unwrap()) {
             news.changed().await;
         }
     }

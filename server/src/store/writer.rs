@@ -55,7 +55,7 @@ pub(super) struct Written {
     pub(super) all: bool,
     /// The rows that changed, as they are now; of one that changed twice, the last counts.
     pub(super) vms: Vec<VmRow>,
-    pub(super) leases: Vec<LeaseRow>,
+    pub(super) leases: Vec<Arc<LeaseRow>>,
     /// Leases that have a new event.
     pub(super) told: Vec<LeaseId>,
 }
@@ -75,7 +75,7 @@ impl Change<'_> {
     /// This lease is now so.
     pub(super) fn wrote_lease(&mut self, row: &LeaseRow) {
         self.written.something = true;
-        self.written.leases.push(row.clone());
+        self.written.leases.push(Arc::new(row.clone()));
     }
 
     /// This VM is now so.
@@ -272,9 +272,9 @@ impl Writer {
     /// wants to write later can be refused because another has written in between. Tells when another
     /// connection has written since the last one.
     async fn begin(&mut self, line: &mut Line) -> Result<(), StoreError> {
-        execute(&mut line.connection, "BEGIN IMMEDIATE").await?;
-        let row = sqlx::query("PRAGMA data_version").fetch_one(&mut line.connection);
-        let others: i64 = row.await?.try_get(0)?;
+        let row = sqlx::query("BEGIN IMMEDIATE; PRAGMA data_version");
+        let row = row.fetch_one(&mut line.connection).await?;
+        let others: i64 = row.try_get(0)?;
         if line.others.replace(others) != Some(others) {
             self.taken = None;
             self.news.publish(Written::unknown());

@@ -183,7 +183,33 @@ async fn who_waits_for_a_lease_is_woken_for_that_lease_only() {
     store.note_progress(&progress, at(1)).await.unwrap();
     assert!(woken(&mut news).await && !woken(&mut other).await);
     store.wish_end(one.id, EndReason::Released).await.unwrap();
+    let known = news.lease(&store).await.unwrap();
+    assert_eq!(known, store.lease(one.id).await.unwrap());
     // A second one of the same lease does not take the first one's place.
     drop(store.news_of(one.id));
     assert!(woken(&mut news).await && !woken(&mut other).await);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lease_has_it_as_it_is() {
+    let Fixture { store, folder } = Fixture::new().await;
+    let other = Store::open(&folder.path().join("state.db")).await.unwrap();
+    let mut news = store.news_of(LeaseId::from_bits(1));
+    let mut is_up_to_date = async || {
+        let there = store.lease(LeaseId::from_bits(1)).await.unwrap();
+        assert_eq!(news.lease(&store).await.unwrap(), there);
+        there
+    };
+    assert_eq!(is_up_to_date().await, None);
+    let lease = insert(&store, &new_lease(1)).await;
+    assert_eq!(is_up_to_date().await, Some(lease.clone()));
+    let (vm, grant) = (ready(&store, 1).await, grant(VmId::from_bits(1), 20_000));
+    let held = store.assign(&lease, &vm, &grant, at(3)).await.unwrap();
+    assert_eq!(is_up_to_date().await, held);
+    // Another process writes, and then this one something else.
+    other.heartbeat(lease.id, at(4)).await.unwrap();
+    other.wish_end(lease.id, EndReason::Idle).await.unwrap();
+    insert(&store, &new_lease(2)).await;
+    let row = is_up_to_date().await.unwrap();
+    assert_eq!(row.end_wish, Some(EndReason::Idle));
 }
