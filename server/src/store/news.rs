@@ -177,8 +177,8 @@ impl News {
                     lease.send_replace(Told::Row(row.clone()));
                 }
             }
-            for id in &written.told {
-                if let Some(lease) = leases.get(id) {
+            for event in &written.events {
+                if let Some(lease) = leases.get(&event.lease) {
                     lease.send_modify(|_| {});
                 }
             }

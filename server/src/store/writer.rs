@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use remote_docker_api::LeaseId;
+use remote_docker_api::{EventKind, LeaseId};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Row, SqliteConnection};
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use super::events::{self, NewEvent};
 use super::news::News;
 use super::taken::Taken;
 use crate::ids::InstallId;
@@ -56,8 +58,8 @@ pub(super) struct Written {
     /// The rows that changed, as they are now; of one that changed twice, the last counts.
     pub(super) vms: Vec<VmRow>,
     pub(super) leases: Vec<Arc<LeaseRow>>,
-    /// Leases that have a new event.
-    pub(super) told: Vec<LeaseId>,
+    /// What happened to leases, in order.
+    pub(super) events: Vec<NewEvent>,
 }
 
 impl Change<'_> {
@@ -87,10 +89,22 @@ impl Change<'_> {
         }
     }
 
-    /// Something happened to this lease.
-    pub(super) fn wrote_event(&mut self, lease: LeaseId) {
+    /// Something happened to this lease. Written with the other events before the commit.
+    pub(super) fn tell(
+        &mut self,
+        lease: LeaseId,
+        kind: EventKind,
+        detail: Option<&str>,
+        at: OffsetDateTime,
+    ) {
         self.written.something = true;
-        self.written.told.push(lease);
+        let detail = detail.map(str::to_owned);
+        self.written.events.push(NewEvent {
+            lease,
+            kind,
+            detail,
+            at,
+        });
     }
 
     /// What the VMs of this node take that are not gone, read when it is not known.
@@ -250,6 +264,10 @@ impl Writer {
                 self.roll_back(line).await;
                 return Err(Failed::Later(error));
             }
+        }
+        if let Err(error) = events::write(&mut line.connection, &written.events).await {
+            self.roll_back(line).await;
+            return Err(Failed::Later(error));
         }
         if let Err(error) = execute(&mut line.connection, "COMMIT").await {
             // Whether it was written nobody knows.

@@ -213,3 +213,30 @@ async fn who_waits_for_a_lease_has_it_as_it_is() {
     let row = is_up_to_date().await.unwrap();
     assert_eq!(row.end_wish, Some(EndReason::Idle));
 }
+
+#[tokio::test]
+async fn events_are_numbered_in_their_order_however_many_are_written_together() {
+    use remote_docker_api::EventKind;
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    let leases: Vec<_> = (1..=75).map(new_lease).collect();
+    join_all(leases.iter().map(|new| insert(&store, new))).await;
+    // Two of each, and some that do not wait any more.
+    let ended = store.lease(leases[7].id).await.unwrap().unwrap();
+    let ended = store.end_lease(&ended, EndReason::Released, None, at(1));
+    ended.await.unwrap().unwrap();
+    let kinds = [EventKind::Cloning, EventKind::Activating];
+    let progress: Vec<_> = (leases.iter())
+        .flat_map(|lease| kinds.map(|kind| (lease.id, kind)))
+        .collect();
+    store.note_progress(&progress, at(2)).await.unwrap();
+    for lease in &leases {
+        let events = store.events(lease.id, 0).await.unwrap();
+        let told: Vec<_> = events.iter().map(|event| (event.seq, event.kind)).collect();
+        let after = if lease.id == leases[7].id {
+            vec![(2, EventKind::Ending)]
+        } else {
+            vec![(2, EventKind::Cloning), (3, EventKind::Activating)]
+        };
+        assert_eq!(told, [vec![(1, EventKind::Queued)], after].concat());
+    }
+}
