@@ -30,7 +30,8 @@ pub(super) async fn wait_until(
     // Before the first look, so that no change falls between a look and the wait for the next.
     let mut news = api.store.news_of(id);
     loop {
-        let row = api.store.lease(id).await?.ok_or(ApiError::Vanished(id))?;
+        let row = news.lease(&api.store).await?;
+        let row = row.ok_or(ApiError::Vanished(id))?;
         if arrived(&row) {
             return Ok(Waited::Arrived(row));
         }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::columns::micros;
 use super::rows;
 use super::writer::{Change, Operation};
-use super::{Store, StoreError, events};
+use super::{Store, StoreError};
 use crate::lease::{LeasePhase, LeaseRow};
 
 /// What became of a call that moves a deadline.
@@ -137,7 +137,7 @@ impl Operation for Extend {
         .await?;
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
-        events::append(change, self.id, EventKind::Extended, None, self.now).await?;
+        change.tell(self.id, EventKind::Extended, None, self.now);
         Ok(Moved::Done(row))
     }
 }
@@ -168,7 +168,7 @@ impl Operation for Warn {
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
         let detail = Some(self.detail.as_str());
-        events::append(change, self.id, EventKind::Warning, detail, self.now).await?;
+        change.tell(self.id, EventKind::Warning, detail, self.now);
         Ok(Some(row))
     }
 }

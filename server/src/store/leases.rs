@@ -11,7 +11,7 @@ use super::columns::{Columns, micros};
 use super::rows;
 use super::words::Word;
 use super::writer::{Change, Operation};
-use super::{Store, StoreError, events};
+use super::{Store, StoreError};
 use crate::ids::InstallId;
 use crate::lease::{LeaseRow, PoolKey};
 
@@ -166,7 +166,7 @@ impl Operation for Insert {
         .await?;
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
-        events::append(change, new.id, EventKind::Queued, None, new.created_at).await?;
+        change.tell(new.id, EventKind::Queued, None, new.created_at);
         Ok(Inserted::New(row))
     }
 }

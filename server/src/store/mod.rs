@@ -107,6 +107,8 @@ impl Store {
         let reserve = Arc::new(Reserve::new(options.get_filename()));
         let pool = SqlitePoolOptions::new()
             .max_connections(READERS)
+            // The connection is a file of this process: it does not break between two uses.
+            .test_before_acquire(false)
             // The write-ahead log goes with the last connection, and with it the space set aside.
             .idle_timeout(None)
             .max_lifetime(None)

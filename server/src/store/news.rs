@@ -17,7 +17,7 @@ pub(super) struct News {
     /// Counts the commits.
     commits: watch::Sender<u64>,
     /// Those that somebody waits for.
-    leases: Mutex<HashMap<LeaseId, watch::Sender<()>>>,
+    leases: Mutex<HashMap<LeaseId, watch::Sender<Told>>>,
     followers: Mutex<Vec<Weak<Mutex<Mail>>>>,
 }
 
@@ -27,7 +27,19 @@ struct Mail {
     /// Anything may have changed.
     all: bool,
     vms: BTreeMap<VmId, VmRow>,
-    leases: BTreeMap<LeaseId, LeaseRow>,
+    leases: BTreeMap<LeaseId, Arc<LeaseRow>>,
+}
+
+/// What is known of a lease from the commits since somebody waits for it.
+#[derive(Debug, Clone, Default)]
+enum Told {
+    /// Its row did not change.
+    #[default]
+    Nothing,
+    /// It is so now.
+    Row(Arc<LeaseRow>),
+    /// Somebody else wrote.
+    Unknown,
 }
 
 /// What changed since a follower looked last.
@@ -69,7 +81,11 @@ impl Follower {
         }
         Ok(Changes::These {
             vms: mail.vms.into_values().collect(),
-            leases: mail.leases.into_values().collect(),
+            leases: mail
+                .leases
+                .into_values()
+                .map(Arc::unwrap_or_clone)
+                .collect(),
         })
     }
 }
@@ -78,7 +94,9 @@ impl Follower {
 #[derive(Debug)]
 pub struct LeaseNews {
     id: LeaseId,
-    changes: watch::Receiver<()>,
+    told: watch::Receiver<Told>,
+    /// As it was in the database when it was looked up there.
+    read: Option<LeaseRow>,
     news: Arc<News>,
 }
 
@@ -86,9 +104,23 @@ impl LeaseNews {
     /// Waits for the next change to the lease, its events included, since this was made or asked last.
     pub async fn changed(&mut self) {
         // The sender stays for as long as there is a receiver.
-        if self.changes.changed().await.is_err() {
+        if self.told.changed().await.is_err() {
             std::future::pending().await
         }
+    }
+
+    /// The lease as the last commit left it: looked up only when no commit has told that.
+    ///
+    /// # Errors
+    /// When the database fails or the row is damaged.
+    pub async fn lease(&mut self, store: &Store) -> Result<Option<LeaseRow>, StoreError> {
+        match (self.told.borrow().clone(), &self.read) {
+            (Told::Row(row), _) => return Ok(Some(Arc::unwrap_or_clone(row))),
+            (Told::Nothing, Some(row)) => return Ok(Some(row.clone())),
+            (Told::Nothing | Told::Unknown, _) => {}
+        }
+        self.read = store.lease(self.id).await?;
+        Ok(self.read.clone())
     }
 }
 
@@ -96,7 +128,7 @@ impl Drop for LeaseNews {
     fn drop(&mut self) {
         let mut leases = locked(&self.news.leases);
         // One of the receivers is this one.
-        let is_last = |sender: &watch::Sender<()>| sender.receiver_count() <= 1;
+        let is_last = |sender: &watch::Sender<Told>| sender.receiver_count() <= 1;
         if leases.get(&self.id).is_some_and(is_last) {
             leases.remove(&self.id);
         }
@@ -117,10 +149,11 @@ impl News {
     }
 
     pub(super) fn of_lease(self: Arc<Self>, id: LeaseId) -> LeaseNews {
-        let changes = locked(&self.leases).entry(id).or_default().subscribe();
+        let told = locked(&self.leases).entry(id).or_default().subscribe();
         LeaseNews {
             id,
-            changes,
+            told,
+            read: None,
             news: self,
         }
     }
@@ -135,12 +168,18 @@ impl News {
         }
         let leases = locked(&self.leases);
         if written.all {
-            leases.values().for_each(|lease| lease.send_replace(()));
+            for lease in leases.values() {
+                lease.send_replace(Told::Unknown);
+            }
         } else if !leases.is_empty() {
-            let ids = written.leases.iter().map(|row| row.id);
-            for id in ids.chain(written.told) {
-                if let Some(lease) = leases.get(&id) {
-                    lease.send_replace(());
+            for row in &written.leases {
+                if let Some(lease) = leases.get(&row.id) {
+                    lease.send_replace(Told::Row(row.clone()));
+                }
+            }
+            for event in &written.events {
+                if let Some(lease) = leases.get(&event.lease) {
+                    lease.send_modify(|_| {});
                 }
             }
         }

@@ -9,7 +9,7 @@ use super::leases::json;
 use super::rows::{self, state};
 use super::words::Word;
 use super::writer::{Change, Operation};
-use super::{Store, StoreError, events, vms};
+use super::{Store, StoreError, vms};
 use crate::ids::VmId;
 use crate::lease::{
     DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, VmPhase, VmRow, check_lease, check_vm,
@@ -159,7 +159,7 @@ impl Operation for Assign {
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
         vms::give(change, grant.vm, self.lease, self.now).await?;
-        events::append(change, self.lease, EventKind::Ready, None, self.now).await?;
+        change.tell(self.lease, EventKind::Ready, None, self.now);
         Ok(Some(row))
     }
 }
@@ -202,7 +202,7 @@ impl Operation for End {
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
         let told = self.detail.as_deref().unwrap_or(self.reason.word());
-        events::append(change, self.lease, EventKind::Ending, Some(told), self.now).await?;
+        change.tell(self.lease, EventKind::Ending, Some(told), self.now);
         if let Some(vm) = self.vm {
             let reason = match self.reason {
                 EndReason::VmLost => DestroyReason::Lost,
@@ -239,7 +239,7 @@ impl Operation for Finish {
         let Some(row) = row else { return Ok(None) };
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
-        events::append(change, self.lease, EventKind::Ended, None, self.now).await?;
+        change.tell(self.lease, EventKind::Ended, None, self.now);
         Ok(Some(row))
     }
 }

@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use remote_docker_api::LeaseId;
+use remote_docker_api::{EventKind, LeaseId};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Row, SqliteConnection};
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use super::events::{self, NewEvent};
 use super::news::News;
 use super::taken::Taken;
 use crate::ids::InstallId;
@@ -55,9 +57,9 @@ pub(super) struct Written {
     pub(super) all: bool,
     /// The rows that changed, as they are now; of one that changed twice, the last counts.
     pub(super) vms: Vec<VmRow>,
-    pub(super) leases: Vec<LeaseRow>,
-    /// Leases that have a new event.
-    pub(super) told: Vec<LeaseId>,
+    pub(super) leases: Vec<Arc<LeaseRow>>,
+    /// What happened to leases, in order.
+    pub(super) events: Vec<NewEvent>,
 }
 
 impl Change<'_> {
@@ -75,7 +77,7 @@ impl Change<'_> {
     /// This lease is now so.
     pub(super) fn wrote_lease(&mut self, row: &LeaseRow) {
         self.written.something = true;
-        self.written.leases.push(row.clone());
+        self.written.leases.push(Arc::new(row.clone()));
     }
 
     /// This VM is now so.
@@ -87,10 +89,22 @@ impl Change<'_> {
         }
     }
 
-    /// Something happened to this lease.
-    pub(super) fn wrote_event(&mut self, lease: LeaseId) {
+    /// Something happened to this lease. Written with the other events before the commit.
+    pub(super) fn tell(
+        &mut self,
+        lease: LeaseId,
+        kind: EventKind,
+        detail: Option<&str>,
+        at: OffsetDateTime,
+    ) {
         self.written.something = true;
-        self.written.told.push(lease);
+        let detail = detail.map(str::to_owned);
+        self.written.events.push(NewEvent {
+            lease,
+            kind,
+            detail,
+            at,
+        });
     }
 
     /// What the VMs of this node take that are not gone, read when it is not known.
@@ -251,6 +265,10 @@ impl Writer {
                 return Err(Failed::Later(error));
             }
         }
+        if let Err(error) = events::write(&mut line.connection, &written.events).await {
+            self.roll_back(line).await;
+            return Err(Failed::Later(error));
+        }
         if let Err(error) = execute(&mut line.connection, "COMMIT").await {
             // Whether it was written nobody knows.
             self.news.publish(Written::unknown());
@@ -272,9 +290,9 @@ impl Writer {
     /// wants to write later can be refused because another has written in between. Tells when another
     /// connection has written since the last one.
     async fn begin(&mut self, line: &mut Line) -> Result<(), StoreError> {
-        execute(&mut line.connection, "BEGIN IMMEDIATE").await?;
-        let row = sqlx::query("PRAGMA data_version").fetch_one(&mut line.connection);
-        let others: i64 = row.await?.try_get(0)?;
+        let row = sqlx::query("BEGIN IMMEDIATE; PRAGMA data_version");
+        let row = row.fetch_one(&mut line.connection).await?;
+        let others: i64 = row.try_get(0)?;
         if line.others.replace(others) != Some(others) {
             self.taken = None;
             self.news.publish(Written::unknown());

@@ -183,7 +183,60 @@ async fn who_waits_for_a_lease_is_woken_for_that_lease_only() {
     store.note_progress(&progress, at(1)).await.unwrap();
     assert!(woken(&mut news).await && !woken(&mut other).await);
     store.wish_end(one.id, EndReason::Released).await.unwrap();
+    let known = news.lease(&store).await.unwrap();
+    assert_eq!(known, store.lease(one.id).await.unwrap());
     // A second one of the same lease does not take the first one's place.
     drop(store.news_of(one.id));
     assert!(woken(&mut news).await && !woken(&mut other).await);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lease_has_it_as_it_is() {
+    let Fixture { store, folder } = Fixture::new().await;
+    let other = Store::open(&folder.path().join("state.db")).await.unwrap();
+    let mut news = store.news_of(LeaseId::from_bits(1));
+    let mut is_up_to_date = async || {
+        let there = store.lease(LeaseId::from_bits(1)).await.unwrap();
+        assert_eq!(news.lease(&store).await.unwrap(), there);
+        there
+    };
+    assert_eq!(is_up_to_date().await, None);
+    let lease = insert(&store, &new_lease(1)).await;
+    assert_eq!(is_up_to_date().await, Some(lease.clone()));
+    let (vm, grant) = (ready(&store, 1).await, grant(VmId::from_bits(1), 20_000));
+    let held = store.assign(&lease, &vm, &grant, at(3)).await.unwrap();
+    assert_eq!(is_up_to_date().await, held);
+    // Another process writes, and then this one something else.
+    other.heartbeat(lease.id, at(4)).await.unwrap();
+    other.wish_end(lease.id, EndReason::Idle).await.unwrap();
+    insert(&store, &new_lease(2)).await;
+    let row = is_up_to_date().await.unwrap();
+    assert_eq!(row.end_wish, Some(EndReason::Idle));
+}
+
+#[tokio::test]
+async fn events_are_numbered_in_their_order_however_many_are_written_together() {
+    use remote_docker_api::EventKind;
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    let leases: Vec<_> = (1..=75).map(new_lease).collect();
+    join_all(leases.iter().map(|new| insert(&store, new))).await;
+    // Two of each, and some that do not wait any more.
+    let ended = store.lease(leases[7].id).await.unwrap().unwrap();
+    let ended = store.end_lease(&ended, EndReason::Released, None, at(1));
+    ended.await.unwrap().unwrap();
+    let kinds = [EventKind::Cloning, EventKind::Activating];
+    let progress: Vec<_> = (leases.iter())
+        .flat_map(|lease| kinds.map(|kind| (lease.id, kind)))
+        .collect();
+    store.note_progress(&progress, at(2)).await.unwrap();
+    for lease in &leases {
+        let events = store.events(lease.id, 0).await.unwrap();
+        let told: Vec<_> = events.iter().map(|event| (event.seq, event.kind)).collect();
+        let after = if lease.id == leases[7].id {
+            vec![(2, EventKind::Ending)]
+        } else {
+            vec![(2, EventKind::Cloning), (3, EventKind::Activating)]
+        };
+        assert_eq!(told, [vec![(1, EventKind::Queued)], after].concat());
+    }
 }
