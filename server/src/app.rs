@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::calendar::{Calendar, CalendarError};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::config::{self, Config, Uplink as UplinkChoice};
 use crate::http::{
     ApiState, Catalogue, CatalogueError, EngineOffer, Lines, MOST_STREAMS, Projects, ProjectsError,
@@ -152,6 +152,8 @@ pub enum AppError {
 
 mod machine_logs;
 mod report;
+#[cfg(test)]
+mod tests;
 
 /// How long requests under way may go on after the server was told to stop.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
@@ -177,6 +179,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         })?;
     let images = read_images(config.images_dir()).await?;
     let catalogue = catalogue(&config, &images)?;
+    let clock: Arc<dyn Clock> = Arc::new(SteadyClock::open(&state.clock(), SystemClock));
     let store = Arc::new(Store::open(&state.database()).await?);
     store.startup().await?;
 
@@ -194,7 +197,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         resolvers: nameservers,
     })
     .await?;
-    let reconciler = reconciler(&config, &state, &store, &network, settings).await;
+    let reconciler = reconciler(&config, &state, &store, &clock, &network, settings).await;
     let served = match reconciler {
         Ok(reconciler) => {
             let readiness = Readiness::new(report::PARTS);
@@ -213,7 +216,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 lease: config.lease.clone(),
                 max_body_bytes: config.http.max_body_bytes,
                 relay_host: config.relay.advertised_host(),
-                clock: Arc::new(SystemClock),
+                clock,
                 readiness,
                 projects,
                 outlook: reconciler.outlook(),
@@ -291,6 +294,7 @@ async fn reconciler(
     config: &Config,
     state: &StateDir,
     store: &Arc<Store>,
+    clock: &Arc<dyn Clock>,
     network: &Network,
     settings: Settings,
 ) -> Result<Reconciler, AppError> {
@@ -309,11 +313,10 @@ async fn reconciler(
     let dialer = Arc::new(network.dialer.clone());
     let relay = Relay::new(dialer, config.relay.listen_ip, Limits::default());
     let templates = Templates::new(state.templates());
-    let clock = Arc::new(SystemClock);
     Ok(Reconciler::new(
         store.clone(),
         hypervisor,
-        clock,
+        clock.clone(),
         relay,
         templates,
         settings,

@@ -17,6 +17,7 @@ pub mod image;
 pub mod lease;
 pub mod metrics;
 pub mod network;
+mod numbers;
 pub mod pki;
 pub mod reconcile;
 pub mod relay;

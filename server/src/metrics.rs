@@ -75,6 +75,8 @@ pub struct Metrics {
     leases: Family<State, Gauge>,
     memory: Gauge,
     budget: Gauge<u64, AtomicU64>,
+    #[cfg(test)]
+    rounds_done: tokio::sync::watch::Sender<u64>,
     /// Held from the first gauge to the last byte: two that ask at once do not mix their counts.
     writing: Mutex<()>,
 }
@@ -113,6 +115,8 @@ impl Metrics {
             leases: Family::default(),
             memory: Gauge::default(),
             budget: Gauge::default(),
+            #[cfg(test)]
+            rounds_done: tokio::sync::watch::Sender::new(0),
             writing: Mutex::new(()),
         };
         metrics.register();
@@ -224,6 +228,14 @@ impl Metrics {
     /// The reconciler has gone round once.
     pub fn round(&self, taken: Duration) {
         self.rounds.observe(taken.as_secs_f64());
+        #[cfg(test)]
+        self.rounds_done.send_modify(|count| *count += 1);
+    }
+
+    /// Counts the rounds of the reconciler.
+    #[cfg(test)]
+    pub(crate) fn rounds(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.rounds_done.subscribe()
     }
 
     /// A round, or what it had begun to do with a machine, failed.

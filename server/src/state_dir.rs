@@ -105,6 +105,12 @@ impl StateDir {
         self.path.join("state.db")
     }
 
+    /// Path of what server time begins with.
+    #[must_use]
+    pub fn clock(&self) -> PathBuf {
+        self.path.join("clock.json")
+    }
+
     /// Path of the API's token.
     #[must_use]
     pub fn token(&self) -> PathBuf {

@@ -193,8 +193,10 @@ async fn a_vm_from_start_to_gone() {
         foreign(&somebody, &other.to_string(), &theirs),
     ];
     assert_eq!(libvirt.list().await.unwrap().running, observed.running);
+    assert!(libvirt.shows(vm).await.unwrap());
     libvirt.resume(vm).await.unwrap();
     for theirs in [alike, other] {
+        assert!(!libvirt.shows(theirs).await.unwrap());
         let error = libvirt.resume(theirs).await.unwrap_err();
         assert!(matches!(error, HypervisorError::NotRunning { .. }));
     }
@@ -293,7 +295,9 @@ async fn a_clone_goes_on_where_its_template_stopped() {
         );
         // One connection at a time: the agent takes the next one as well.
         assert_eq!(boot_id(libvirt, clone.id).await, booted);
+        assert!(libvirt.shows(clone.id).await.unwrap());
         libvirt.destroy(clone.id).await.unwrap();
+        assert!(!libvirt.shows(clone.id).await.unwrap());
     }
     let after = std::fs::read(&files.memory).unwrap();
     assert!(memory == after, "a clone changed its template's memory");

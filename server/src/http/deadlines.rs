@@ -30,29 +30,35 @@ pub(super) async fn extend(
     OwnLease(row): OwnLease,
     JsonBody(request): JsonBody<ExtendLease>,
 ) -> Result<Json<Lease>, ApiError> {
-    let now = api.clock.now();
-    let until = until(&request, now)?;
+    let (now, ahead) = (api.clock.now(), api.clock.ahead());
+    let until = until(&request, now, ahead)?;
     let grant = match &row.phase {
         LeasePhase::Active(grant) if row.end_wish.is_none() => grant,
         _ => return Err(not_active(&row)),
     };
-    let until = within_policy(until, grant, api.lease.max_ttl_s)?;
+    let until = within_policy(until, grant, api.lease.max_ttl_s, ahead)?;
     let moved = api.store.extend(row.id, until, now).await?;
     if let Moved::Done(row) = &moved {
+        let until = until.saturating_add(ahead);
         tracing::info!(lease = %row.id, "lease {} is to last until {until}", row.id);
     }
     answer(&api, row, moved)
 }
 
-/// The moment that is asked for; `None` when it is beyond the end of the calendar.
-fn until(request: &ExtendLease, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, ApiError> {
+/// The moment that is asked for, in server time; `None` when it is beyond the end of the calendar.
+/// Clients name moments in wall time, which is `ahead`.
+fn until(
+    request: &ExtendLease,
+    now: OffsetDateTime,
+    ahead: Duration,
+) -> Result<Option<OffsetDateTime>, ApiError> {
     let refuse = |what: &str| Err(ApiError::InvalidExtension(what.to_owned()));
     match (request.remaining_s, request.until) {
         (Some(_), Some(_)) => refuse("there are both `remaining_s` and `until`; one is expected"),
         (None, None) => refuse("there is neither `remaining_s` nor `until`; one is expected"),
         (Some(..=0), None) => refuse("`remaining_s` is not above zero"),
         (Some(seconds), None) => Ok(now.checked_add(Duration::seconds(seconds))),
-        (None, Some(until)) => Ok(Some(until)),
+        (None, Some(until)) => Ok(until.checked_sub(ahead)),
     }
 }
 
@@ -61,6 +67,7 @@ fn within_policy(
     until: Option<OffsetDateTime>,
     grant: &Grant,
     max_ttl_s: u32,
+    ahead: Duration,
 ) -> Result<OffsetDateTime, ApiError> {
     let whole_life = Duration::seconds(max_ttl_s.into());
     let policy = grant.ready_at.checked_add(whole_life);
@@ -68,7 +75,8 @@ fn within_policy(
     match until {
         Some(until) if until <= latest => Ok(until),
         _ => {
-            let latest = latest.format(&Rfc3339).unwrap_or_default();
+            let latest = latest.saturating_add(ahead).format(&Rfc3339);
+            let latest = latest.unwrap_or_default();
             Err(ApiError::InvalidExtension(format!(
                 "the lease can last until {latest} at the latest: {max_ttl_s} s from when it was \
                  ready"

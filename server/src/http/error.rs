@@ -139,7 +139,7 @@ impl ApiError {
             Self::TooManyStreams { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::TooManyStreams),
             Self::GuestSilent(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::GuestSilent),
             Self::NotReady(_) | Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady),
-            Self::Store(StoreError::DiskFull(_)) => {
+            Self::Store(StoreError::DiskFull(_) | StoreError::Locked(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady)
             }
             Self::Store(_)
@@ -188,6 +188,9 @@ impl ApiError {
         match self {
             Self::Store(StoreError::DiskFull(_)) => {
                 "the disk that holds the server's database is full".to_owned()
+            }
+            Self::Store(StoreError::Locked(_)) => {
+                "another program holds the server's database".to_owned()
             }
             Self::Store(_)
             | Self::Random(_)
@@ -268,6 +271,9 @@ impl ApiError {
             Self::NotReady(_) => "`GET /readyz` tells when it can; try again then",
             Self::Stopping => "try again when it is back",
             Self::Store(StoreError::DiskFull(_)) => "free some space there; nothing was lost",
+            Self::Store(StoreError::Locked(_)) => {
+                "try again; if it lasts, the server's operator finds what else has the file open"
+            }
             _ => return None,
         })
     }

@@ -11,19 +11,20 @@ use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures_util::stream::{Stream, unfold};
 use remote_docker_api::{EventKind, LeaseEvent, LeaseId};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
 use super::ApiState;
 use super::error::ApiError;
 use super::own::OwnLease;
 use crate::lease::LeasePhase;
+use crate::store::LeaseNews;
 
 /// How many clients may follow events at a time. Each holds one of the server's connections.
 pub const MOST_STREAMS: usize = 256;
 /// How often a silent stream says that it is still there: proxies cut what says nothing for long.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Looks at the database are at least so far apart, however much happens to other leases.
+/// Looks at the database are at least so far apart, however much happens to the lease.
 const PACE: Duration = Duration::from_millis(200);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -35,7 +36,7 @@ struct Follower {
     after: u64,
     /// Read, but not sent yet.
     read: VecDeque<LeaseEvent>,
-    changes: watch::Receiver<u64>,
+    news: LeaseNews,
     /// When the next look may be had.
     next_look: Instant,
     /// Nothing comes after what was read.
@@ -52,7 +53,7 @@ pub(super) async fn events(
     let place = place.map_err(|_| ApiError::TooManyStreams { most: MOST_STREAMS })?;
     let after = last_event_id(&headers, row.id)?;
     // Before the first look, so that no change falls between a look and the wait for the next.
-    let changes = api.store.changes();
+    let news = api.store.news_of(row.id);
     // The last that was seen is read once more: it must be there.
     let mut read = VecDeque::from(api.store.events(row.id, after.saturating_sub(1)).await?);
     if after > 0 && read.pop_front().is_none_or(|event| event.seq != after) {
@@ -62,7 +63,7 @@ pub(super) async fn events(
         lease: row.id,
         after,
         read: VecDeque::new(),
-        changes,
+        news,
         next_look: Instant::now() + PACE,
         // It had ended before the events were read, so they are all there are.
         over: matches!(row.phase, LeasePhase::Ended { .. }),
@@ -73,7 +74,7 @@ pub(super) async fn events(
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still there");
     let stream = unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
-        Some((Ok(on_the_wire(&event)), follower))
+        Some((Ok(on_the_wire(event, follower.api.clock.ahead())), follower))
     });
     Ok(Sse::new(stream).keep_alive(keep_alive))
 }
@@ -98,13 +99,13 @@ impl Follower {
             }
             let change = async {
                 sleep_until(self.next_look).await;
-                self.changes.changed().await
+                self.news.changed().await;
             };
             let stopping = self.api.stopping.clone();
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return None,
-                changed = change => changed.ok()?,
+                () = change => {}
             }
             self.next_look = Instant::now() + PACE;
             self.api.metrics.looked_for_events();
@@ -129,9 +130,11 @@ fn last_event_id(headers: &HeaderMap, lease: LeaseId) -> Result<u64, ApiError> {
     number.ok_or(ApiError::InvalidLastEventId(lease))
 }
 
-fn on_the_wire(event: &LeaseEvent) -> Event {
+/// Clients are told when it happened in wall time, which is `ahead` of that of the rows.
+fn on_the_wire(mut event: LeaseEvent, ahead: time::Duration) -> Event {
+    event.at = event.at.saturating_add(ahead);
     // Numbers, words and texts always have a JSON form, and it is on one line.
-    let data = serde_json::to_string(event).unwrap_or_default();
+    let data = serde_json::to_string(&event).unwrap_or_default();
     Event::default()
         .id(event.seq.to_string())
         .event(event.kind.as_str())

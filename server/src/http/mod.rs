@@ -67,7 +67,7 @@ pub struct ApiState {
     pub max_body_bytes: usize,
     /// Name or address of the relay, as clients know it.
     pub relay_host: String,
-    /// The wall clock.
+    /// The two times.
     pub clock: Arc<dyn Clock>,
     /// What the server can do at present.
     pub readiness: Readiness,

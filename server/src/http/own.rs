@@ -54,5 +54,5 @@ fn project(parts: &Parts) -> Result<Project, ApiError> {
 /// The lease as its holder sees it now.
 pub(super) fn show(api: &ApiState, row: LeaseRow) -> Lease {
     let queue = api.outlook.borrow().get(&row.id).cloned();
-    view::lease(row, &api.relay_host, queue)
+    view::lease(row, &api.relay_host, queue, api.clock.ahead())
 }

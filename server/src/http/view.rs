@@ -7,8 +7,14 @@ use time::Duration;
 use crate::lease::{Grant, LeaseEnd, LeasePhase, LeaseRow};
 
 /// The lease on the wire. `relay_host` is the relay's name or address as clients know it; `queue` is
-/// where it stands if it waits.
-pub(super) fn lease(row: LeaseRow, relay_host: &str, queue: Option<Queue>) -> Lease {
+/// where it stands if it waits. Rows have server time, clients are told moments in wall time, which is
+/// `ahead` of it.
+pub(super) fn lease(
+    row: LeaseRow,
+    relay_host: &str,
+    queue: Option<Queue>,
+    ahead: Duration,
+) -> Lease {
     let mut view = Lease {
         id: row.id,
         state: LeaseState::Waiting,
@@ -59,6 +65,15 @@ pub(super) fn lease(row: LeaseRow, relay_host: &str, queue: Option<Queue>) -> Le
         view.heartbeat_due_at = None;
         view.queue = None;
         view.csr_sha256 = None;
+    }
+    view.created_at = view.created_at.saturating_add(ahead);
+    for moment in [
+        &mut view.ready_at,
+        &mut view.expires_at,
+        &mut view.ended_at,
+        &mut view.heartbeat_due_at,
+    ] {
+        *moment = moment.map(|moment| moment.saturating_add(ahead));
     }
     view
 }

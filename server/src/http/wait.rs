@@ -28,9 +28,10 @@ pub(super) async fn wait_until(
 ) -> Result<Waited, ApiError> {
     let deadline = Instant::now() + longest;
     // Before the first look, so that no change falls between a look and the wait for the next.
-    let mut changes = api.store.changes();
+    let mut news = api.store.news_of(id);
     loop {
-        let row = api.store.lease(id).await?.ok_or(ApiError::Vanished(id))?;
+        let row = news.lease(&api.store).await?;
+        let row = row.ok_or(ApiError::Vanished(id))?;
         if arrived(&row) {
             return Ok(Waited::Arrived(row));
         }
@@ -38,7 +39,7 @@ pub(super) async fn wait_until(
             biased;
             () = api.stopping.cancelled() => return Ok(Waited::Stopping),
             () = tokio::time::sleep_until(deadline) => return Ok(Waited::TimedOut(row)),
-            changed = changes.changed() => changed.map_err(|_| ApiError::Stopping)?,
+            () = news.changed() => {}
         }
     }
 }

@@ -135,6 +135,10 @@ impl Hypervisor for Libvirt {
         observe::list(&self.host).await
     }
 
+    async fn shows(&self, vm: VmId) -> Result<bool, HypervisorError> {
+        observe::shows(&self.host, vm).await
+    }
+
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
         let host = Arc::clone(&self.host);
         let verb = async move { start::resume(&host, vm).await };

@@ -68,6 +68,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// When the host cannot be asked.
     async fn list(&self) -> Result<Observed, HypervisorError>;
 
+    /// Whether anything of this VM is on this host; costs the same however many others there are.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    async fn shows(&self, vm: VmId) -> Result<bool, HypervisorError>;
+
     /// Lets a VM go on that stands still because the host had no disk space for what it wrote; what
     /// it wrote then is written now. Right for one that runs as well.
     ///

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{
@@ -40,12 +41,27 @@ struct SimVm {
     connection: Option<JoinHandle<()>>,
 }
 
+impl SimVm {
+    /// One that runs.
+    fn new(cloned: bool, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            running: true,
+            cloned,
+            said: BANNER.to_owned(),
+            agent: Arc::new(SimAgent::new(cloned, clock)),
+            connection: None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct World {
     vms: BTreeMap<VmId, SimVm>,
     script: Script,
     disk: SimDisk,
     starts: Vec<(VmId, &'static str)>,
+    /// How guests behave that are started.
+    manners: Manners,
 }
 
 /// The simulated host. It outlives the servers that use it, as a host does: clones of this handle
@@ -55,6 +71,8 @@ pub struct SimHypervisor {
     world: Arc<Mutex<World>>,
     clock: Arc<dyn Clock>,
     host: HostFacts,
+    /// Ends the calls that hang.
+    let_go: watch::Sender<()>,
 }
 
 impl SimHypervisor {
@@ -72,6 +90,7 @@ impl SimHypervisor {
             world: Arc::default(),
             clock,
             host,
+            let_go: watch::Sender::default(),
         }
     }
 
@@ -96,6 +115,16 @@ impl SimHypervisor {
         self.world().script.lift(verb, vm);
     }
 
+    /// Takes back everything that was to go wrong. Calls that hang go on hanging.
+    pub fn lift_all(&self) {
+        self.world().script = Script::default();
+    }
+
+    /// Lets every call fail that hangs now, as one does whose time is over.
+    pub fn let_go(&self) {
+        self.let_go.send_replace(());
+    }
+
     /// Whether a fault of `verb` is still in line.
     #[must_use]
     pub fn has_fault(&self, verb: Verb) -> bool {
@@ -107,6 +136,11 @@ impl SimHypervisor {
         if let Some(vm) = self.world().vms.get(&vm) {
             vm.agent.behave(manners);
         }
+    }
+
+    /// Lets the guests behave so that are started from now on.
+    pub fn raise(&self, manners: Manners) {
+        self.world().manners = manners;
     }
 
     /// Lets the guest say this on its console.
@@ -131,6 +165,12 @@ impl SimHypervisor {
     /// Lets a VM wait for disk space as if it had just written something.
     pub fn stall(&self, vm: VmId) {
         self.world().disk.stall(vm);
+    }
+
+    /// How much of the host's disk is free, in bytes.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.world().disk.free().unwrap_or(u64::MAX)
     }
 
     /// Whether a VM waits for disk space.
@@ -165,10 +205,23 @@ impl SimHypervisor {
         world.disk.forget(vm);
     }
 
+    /// Puts a VM there that no server started, as one that a former installation left.
+    pub fn leave_behind(&self, vm: VmId, running: bool) {
+        let mut fresh = SimVm::new(false, self.clock.clone());
+        fresh.running = running;
+        self.world().vms.insert(vm, fresh);
+    }
+
     /// Looks at what a VM's guest tells and was told, or changes it; `None` if there is no such VM.
     pub fn guest<T>(&self, vm: VmId, change: impl FnOnce(&mut SimGuest) -> T) -> Option<T> {
         let agent = self.world().vms.get(&vm)?.agent.clone();
         Some(agent.guest(change))
+    }
+
+    /// What a VM's guest tells and was told, to be looked at also when the VM is gone.
+    #[must_use]
+    pub fn record(&self, vm: VmId) -> Option<Arc<Mutex<SimGuest>>> {
+        Some(self.world().vms.get(&vm)?.agent.record())
     }
 
     /// All VMs of which anything is on the host.
@@ -181,6 +234,22 @@ impl SimHypervisor {
     #[must_use]
     pub fn starts(&self) -> Vec<(VmId, &'static str)> {
         self.world().starts.clone()
+    }
+
+    /// What the last start of this VM was: `cold`, `template` or `clone`.
+    #[must_use]
+    pub fn started_as(&self, vm: VmId) -> Option<&'static str> {
+        let world = self.world();
+        let mut starts = world.starts.iter().rev();
+        starts.find(|(id, _)| *id == vm).map(|(_, kind)| *kind)
+    }
+
+    /// VMs whose processors run.
+    #[must_use]
+    pub fn running(&self) -> BTreeSet<VmId> {
+        let world = self.world();
+        let running = world.vms.iter().filter(|(_, vm)| vm.running);
+        running.map(|(id, _)| *id).collect()
     }
 
     fn world(&self) -> std::sync::MutexGuard<'_, World> {
@@ -212,7 +281,15 @@ impl SimHypervisor {
                 tokio::time::sleep(duration).await;
                 act()
             }
-            Some(SimFault::Hangs) => std::future::pending().await,
+            Some(SimFault::Hangs) => {
+                let mut let_go = self.let_go.subscribe();
+                // This handle has the other end, so it does not close.
+                let _ = let_go.changed().await;
+                Err(HypervisorError::Timeout {
+                    doing: "do what the script of faults lets hang",
+                    limit_s: 0,
+                })
+            }
         }
     }
 }
@@ -247,16 +324,10 @@ impl Hypervisor for SimHypervisor {
                     })?;
                 }
             }
-            let cloned = kind == "clone";
-            let agent = Arc::new(SimAgent::new(cloned, self.clock.clone()));
-            let fresh = SimVm {
-                running: true,
-                cloned,
-                said: BANNER.to_owned(),
-                agent,
-                connection: None,
-            };
-            self.world().vms.insert(vm.id, fresh);
+            let fresh = SimVm::new(kind == "clone", self.clock.clone());
+            let mut world = self.world();
+            fresh.agent.behave(world.manners);
+            world.vms.insert(vm.id, fresh);
             Ok(report())
         })
         .await
@@ -329,6 +400,11 @@ impl Hypervisor for SimHypervisor {
         .await
     }
 
+    async fn shows(&self, vm: VmId) -> Result<bool, HypervisorError> {
+        let act = || Ok(self.world().vms.contains_key(&vm));
+        self.perform(Verb::Shows, Some(vm), || false, act).await
+    }
+
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
         let act = || {
             let mut world = self.world();
@@ -341,7 +417,7 @@ impl Hypervisor for SimHypervisor {
     }
 
     async fn free_disk(&self) -> Result<u64, HypervisorError> {
-        let act = || Ok(self.world().disk.free().unwrap_or(u64::MAX));
+        let act = || Ok(self.free_bytes());
         self.perform(Verb::FreeDisk, None, || u64::MAX, act).await
     }
 

@@ -38,8 +38,7 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn new(snapshot: &Snapshot, policy: &Policy) -> Self {
-        let vms = snapshot.vms.iter().map(|vm| Need::vm(vm.memory_mib));
-        let taken = vms.fold(Need::default(), Need::and);
+        let taken = Need::of_all(snapshot);
         let whole = policy.budget.without(snapshot.building_mib(policy)).whole();
         Self {
             free: whole.after(taken),
@@ -71,6 +70,17 @@ impl Need {
             mib: u64::from(memory_mib),
             slots: 1,
         }
+    }
+
+    /// What all VMs take that are not gone.
+    pub(super) fn of_all(snapshot: &Snapshot) -> Self {
+        let vms = snapshot.vms.iter().map(|vm| Self::vm(vm.memory_mib));
+        vms.fold(snapshot.quiet.need(), Self::and)
+    }
+
+    /// Of memory, in MiB.
+    pub(super) fn mib(self) -> u64 {
+        self.mib
     }
 
     /// A place alone.

@@ -3,7 +3,7 @@
 use remote_docker_api::EndReason;
 use time::{Duration, OffsetDateTime};
 
-use super::snapshot::{Policy, Snapshot};
+use super::snapshot::{Activity, Policy};
 use super::verdict::over;
 use super::{Grant, LeaseRow};
 
@@ -19,6 +19,15 @@ pub enum Cause {
     Idleness,
 }
 
+/// What is known of the holder and the guest of a lease beside its row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Heard {
+    /// Since when heartbeats can reach this process: silence before does not count.
+    pub listening_since: Option<OffsetDateTime>,
+    /// What the guest said last about itself.
+    pub activity: Option<Activity>,
+}
+
 /// A lease's end as far as it can be foreseen, without heartbeats: who would have to be warned of
 /// those is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +41,10 @@ pub(super) fn warning(
     now: OffsetDateTime,
     lease: &LeaseRow,
     grant: &Grant,
-    snapshot: &Snapshot,
+    heard: Heard,
     policy: &Policy,
 ) -> Option<Foreseen> {
-    let end = foreseen(lease, grant, snapshot);
+    let end = foreseen(lease, grant, heard);
     let told = grant
         .warned_of
         .is_some_and(|told| end.at <= told.saturating_add(SAME));
@@ -46,10 +55,10 @@ pub(super) fn warning(
 pub(super) fn next_warning(
     lease: &LeaseRow,
     grant: &Grant,
-    snapshot: &Snapshot,
+    heard: Heard,
     policy: &Policy,
 ) -> Option<OffsetDateTime> {
-    let end = foreseen(lease, grant, snapshot);
+    let end = foreseen(lease, grant, heard);
     let told = grant
         .warned_of
         .is_some_and(|told| end.at <= told.saturating_add(SAME));
@@ -65,14 +74,13 @@ fn warned_at(lease: &LeaseRow, grant: &Grant, end: Foreseen, policy: &Policy) ->
     end.at.saturating_sub(policy.warn_before.min(whole / 2))
 }
 
-fn foreseen(lease: &LeaseRow, grant: &Grant, snapshot: &Snapshot) -> Foreseen {
+fn foreseen(lease: &LeaseRow, grant: &Grant, heard: Heard) -> Foreseen {
     let expiry = Foreseen {
         at: grant.expires_at,
         cause: Cause::Expiry,
     };
     let idle_s = lease.idle_s.map(|idle_s| Duration::seconds(idle_s.into()));
-    let activity = snapshot.activity.get(&grant.vm);
-    let (Some(idle), Some(activity)) = (idle_s, activity) else {
+    let (Some(idle), Some(activity)) = (idle_s, heard.activity) else {
         return expiry;
     };
     // A guest that was idle before it had its lease is not idle for that long on it.
@@ -90,16 +98,16 @@ pub(super) fn passed(
     now: OffsetDateTime,
     lease: &LeaseRow,
     grant: &Grant,
-    snapshot: &Snapshot,
+    heard: Heard,
 ) -> Option<EndReason> {
     if now >= grant.expires_at {
         return Some(EndReason::Expired);
     }
-    if heartbeat_due(lease, grant, snapshot).is_some_and(|due| now >= due) {
+    if heartbeat_due(lease, grant, heard).is_some_and(|due| now >= due) {
         return Some(EndReason::KeepaliveMissed);
     }
     let idle = Duration::seconds(lease.idle_s?.into());
-    let activity = snapshot.activity.get(&grant.vm)?;
+    let activity = heard.activity?;
     // What the guest said is what counts, not how long it has said nothing since.
     over(
         activity.busy_at.max(grant.ready_at),
@@ -114,11 +122,35 @@ pub(super) fn passed(
 pub(super) fn heartbeat_due(
     lease: &LeaseRow,
     grant: &Grant,
-    snapshot: &Snapshot,
+    heard: Heard,
 ) -> Option<OffsetDateTime> {
     let keepalive = Duration::seconds(lease.keepalive_s?.into());
-    let heard = snapshot
+    let since = heard
         .listening_since
         .map_or(grant.heartbeat_at, |since| grant.heartbeat_at.max(since));
-    heard.checked_add(keepalive)
+    since.checked_add(keepalive)
+}
+
+/// Until when this lease needs nothing unless its row changes or more is heard; `None` when it needs
+/// something now.
+pub(super) fn rests_until(
+    now: OffsetDateTime,
+    lease: &LeaseRow,
+    grant: &Grant,
+    heard: Heard,
+    policy: &Policy,
+) -> Option<OffsetDateTime> {
+    if lease.end_wish.is_some() || passed(now, lease, grant, heard).is_some() {
+        return None;
+    }
+    let deadlines = [
+        Some(grant.expires_at),
+        heartbeat_due(lease, grant, heard),
+        next_warning(lease, grant, heard, policy),
+    ];
+    deadlines
+        .into_iter()
+        .flatten()
+        .min()
+        .filter(|due| *due > now)
 }

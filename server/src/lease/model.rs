@@ -63,6 +63,14 @@ pub enum VmPhase {
     },
 }
 
+impl VmPhase {
+    /// Whether nothing of it is left.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone { .. })
+    }
+}
+
 /// Why a VM is destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DestroyReason {

@@ -60,7 +60,7 @@ fn without_vm(
     lease: &LeaseRow,
     snapshot: &Snapshot,
     pace: &Pace,
-    room: &mut Coming,
+    room: &mut Coming<'_>,
     policy: &Policy,
 ) -> (Doing, Option<Duration>) {
     let building = snapshot.template(&lease.key) == TemplateState::Building;
@@ -86,15 +86,15 @@ fn without_vm(
 }
 
 /// Room as it comes free when every lease lasts as long as it may.
-struct Coming {
+struct Coming<'a> {
     free: Need,
-    /// In how long what comes free, the soonest last.
-    later: Vec<(Duration, Need)>,
+    /// In how long what comes free, the soonest first.
+    later: Box<dyn Iterator<Item = (Duration, Need)> + 'a>,
     reached: Duration,
 }
 
-impl Coming {
-    fn new(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Self {
+impl<'a> Coming<'a> {
+    fn new(now: OffsetDateTime, snapshot: &'a Snapshot, policy: &Policy) -> Self {
         let ends: BTreeMap<_, _> = snapshot
             .leases
             .iter()
@@ -103,7 +103,6 @@ impl Coming {
                 _ => None,
             })
             .collect();
-        let taken = snapshot.vms.iter().map(|vm| Need::vm(vm.memory_mib));
         let whole = policy.budget.without(snapshot.building_mib(policy)).whole();
         let mut later: Vec<_> = snapshot
             .vms
@@ -120,10 +119,14 @@ impl Coming {
                 }
             })
             .collect();
-        later.sort_by_key(|(when, _)| std::cmp::Reverse(*when));
+        later.sort_by_key(|(when, _)| *when);
+        let rest = move |at: OffsetDateTime| (at - now).max(Duration::ZERO);
+        let quiet = snapshot.quiet.ends();
+        let quiet = quiet.map(move |(at, freed)| (rest(at), freed));
+        let later = merge(later.into_iter(), quiet);
         Self {
-            free: whole.after(taken.fold(Need::default(), Need::and)),
-            later,
+            free: whole.after(Need::of_all(snapshot)),
+            later: Box::new(later),
             reached: Duration::ZERO,
         }
     }
@@ -132,13 +135,26 @@ impl Coming {
     /// comes next in the queue gets room no earlier.
     fn take(&mut self, need: Need) -> Option<Duration> {
         while !need.after(self.free).is_nothing() {
-            let (when, freed) = self.later.pop()?;
+            let (when, freed) = self.later.next()?;
             self.reached = self.reached.max(when);
             self.free = self.free.and(freed);
         }
         self.free = self.free.after(need);
         Some(self.reached)
     }
+}
+
+/// Both in one order; each is in order by itself.
+fn merge<T>(
+    one: impl Iterator<Item = (Duration, T)>,
+    other: impl Iterator<Item = (Duration, T)>,
+) -> impl Iterator<Item = (Duration, T)> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some((first, _)), Some((second, _))) if second < first => other.next(),
+        (Some(_), _) => one.next(),
+        (None, _) => other.next(),
+    })
 }
 
 /// Rounded up: nobody is told to come back too early.

@@ -181,7 +181,7 @@ fn warnings(
         .filter(|lease| lease.end_wish.is_none() && !ending.contains(&lease.id))
         .filter_map(|lease| match &lease.phase {
             LeasePhase::Active(grant) if !judge.is_busy(grant.vm) => {
-                let end = deadline::warning(now, lease, grant, snapshot, policy)?;
+                let end = deadline::warning(now, lease, grant, snapshot.heard(grant.vm), policy)?;
                 Some((lease.id, end))
             }
             _ => None,
@@ -207,7 +207,7 @@ pub(super) fn waiting<'a>(
         let lives = matches!(lease.phase, LeasePhase::Waiting | LeasePhase::Active(_));
         lives && !ends.contains_key(&lease.id)
     });
-    let mut waiting = queue::in_turn(lasting);
+    let mut waiting = queue::in_turn(lasting, &snapshot.quiet);
     waiting.retain(|lease| !snapshot.busy_leases.contains(&lease.id));
     waiting
 }

@@ -1,11 +1,14 @@
 //! What the planner is told: the facts of this moment and the rules of this server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use remote_docker_api::LeaseId;
 use time::{Duration, OffsetDateTime};
 
-use super::capacity::Budget;
+use super::capacity::{Budget, Need};
+use super::deadline::Heard;
+use super::quiet::Quiet;
 use super::{LeaseRow, PoolKey, VmRow};
 use crate::hypervisor::Observed;
 use crate::ids::VmId;
@@ -18,12 +21,14 @@ use crate::ids::VmId;
 /// by the one that gathers, between two gatherings, so an observed VM without a row is an orphan.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// All VMs that are not gone.
+    /// All VMs that are not gone, but for those of the leases that are quiet.
     pub vms: Vec<VmRow>,
-    /// All leases that have not ended.
+    /// All leases that have not ended, but for those that are quiet.
     pub leases: Vec<LeaseRow>,
+    /// Leases that need nothing now; none when what is planned concerns all.
+    pub quiet: Arc<Quiet>,
     /// What the host showed; `None` when it was not or could not be asked this time. Whatever needs
-    /// to know is then left for another time.
+    /// to know is then left for another time. It concerns all: nobody is quiet then.
     pub observed: Option<Observed>,
     /// VMs with an action in flight, the machines that become templates included (they have no
     /// row). Nothing is planned for them, but for writing into the row that their time is over.
@@ -113,6 +118,14 @@ pub struct Policy {
 }
 
 impl Snapshot {
+    /// What is known of the guest of this VM and of its lease's holder.
+    pub(super) fn heard(&self, vm: VmId) -> Heard {
+        Heard {
+            listening_since: self.listening_since,
+            activity: self.activity.get(&vm).copied(),
+        }
+    }
+
     /// How it stands with the template of `key`.
     #[must_use]
     pub fn template(&self, key: &PoolKey) -> TemplateState {
@@ -120,6 +133,18 @@ impl Snapshot {
             .get(key)
             .copied()
             .unwrap_or(TemplateState::Missing)
+    }
+
+    /// Memory in MiB that all VMs take that are not gone.
+    #[must_use]
+    pub fn taken_mib(&self) -> u64 {
+        Need::of_all(self).mib()
+    }
+
+    /// Whether a lease has or waits for a VM of this kind.
+    #[must_use]
+    pub fn is_asked_for(&self, key: &PoolKey) -> bool {
+        self.quiet.has_kind(key) || self.leases.iter().any(|lease| lease.key == *key)
     }
 
     /// Whether nothing new may be begun for `key` yet.

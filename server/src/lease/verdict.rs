@@ -82,7 +82,10 @@ impl<'a> Judge<'a> {
                 lease
                     .end_wish
                     .or_else(|| lost.then_some(EndReason::VmLost))
-                    .or_else(|| deadline::passed(self.now, lease, grant, self.snapshot))
+                    .or_else(|| {
+                        let heard = self.snapshot.heard(grant.vm);
+                        deadline::passed(self.now, lease, grant, heard)
+                    })
             }
             LeasePhase::Ending { .. } | LeasePhase::Ended { .. } => None,
         }

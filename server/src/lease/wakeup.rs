@@ -19,8 +19,8 @@ pub fn next_wakeup(
         // Idleness is not among them: only what a guest says can tell.
         LeasePhase::Active(grant) => [
             Some(grant.expires_at),
-            deadline::heartbeat_due(lease, grant, snapshot),
-            deadline::next_warning(lease, grant, snapshot, policy),
+            deadline::heartbeat_due(lease, grant, snapshot.heard(grant.vm)),
+            deadline::next_warning(lease, grant, snapshot.heard(grant.vm), policy),
         ],
         LeasePhase::Ending { .. } | LeasePhase::Ended { .. } => [None; 3],
     });
@@ -38,6 +38,7 @@ pub fn next_wakeup(
         .chain(vms)
         .flatten()
         .chain(held_back)
+        .chain(snapshot.quiet.next_due())
         .filter(|moment| *moment > now)
         .min()
 }

@@ -71,6 +71,16 @@ impl Wires {
             .await
     }
 
+    /// Whether the VM has a wire.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn has(&self, vm: VmId) -> Result<bool, NetworkError> {
+        self.worker
+            .configure(async move |handle| Ok(links::index(&handle, &vm.tap()).await?.is_some()))
+            .await
+    }
+
     /// The VMs that have a wire.
     ///
     /// # Errors

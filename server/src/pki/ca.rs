@@ -13,8 +13,9 @@ use super::csr::{CheckedCsr, CsrError, check_csr};
 use crate::clock::random_bytes;
 use crate::ids::VmId;
 
-/// How far certificates reach into the past, for peers whose clock is behind.
-const BACKDATED: Duration = Duration::minutes(5);
+/// How far certificates reach into the past, for peers whose clock is behind and for a host's clock
+/// that was ahead and is set right: a key that is as young as its certificate has no past to protect.
+const BACKDATED: Duration = Duration::DAY;
 
 /// A certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +77,8 @@ pub struct VmCa {
 }
 
 impl VmCa {
-    /// Makes the authority of `vm` with a fresh key (ECDSA P-256), valid from five minutes before
-    /// `now` until `until`.
+    /// Makes the authority of `vm` with a fresh key (ECDSA P-256), valid from a day before `now`
+    /// until `until`.
     ///
     /// # Errors
     /// When `until` is not after `now` or the system gives no random numbers.

@@ -7,42 +7,46 @@ use remote_docker_api::StepTiming;
 use time::OffsetDateTime;
 
 use super::jobs::timing;
+use super::perform::Write;
+use super::rows::{Handover, Wrote};
 use super::{Reconciler, Trouble};
 use crate::failpoint;
 use crate::lease::{Grant, LeaseRow, VmRow};
+use crate::numbers::Numbers;
 use crate::relay::Reservation;
-use crate::store::StoreError;
 
-/// How much longer than its lease a client's certificate is good: clocks differ, and the relay ends
-/// the lease anyway.
-const CERTIFICATE_MARGIN: Duration = Duration::from_secs(3600);
+/// How much longer than its lease a client's certificate is good: clocks differ and are set, and the
+/// relay ends the lease anyway.
+const CERTIFICATE_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
 impl Reconciler {
+    /// `None` when it cannot be done now. `ports` are those that are taken, and afterwards the lease's
+    /// too.
     pub(super) async fn assign(
-        &mut self,
+        &self,
         lease: &LeaseRow,
         vm: &VmRow,
+        ports: &mut Numbers,
         now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
+    ) -> Option<Write> {
         let began = Instant::now();
-        let Some(reservation) = self.reserve_port().await? else {
-            return Ok(());
-        };
+        let reservation = self.reserve_port(ports).await?;
         failpoint::hit("port-reserved");
-        let Some(keyed) = self.memory.keyed.get(&vm.id) else {
-            return Ok(());
-        };
+        let keyed = self.memory.keyed.get(&vm.id)?;
         let expires_at = now + Duration::from_secs(lease.ttl_s.into());
-        let until = now + self.context.settings.longest_lease + CERTIFICATE_MARGIN;
-        let signed = keyed
-            .ca
-            .sign_client(&lease.client_csr_pem, &lease.id.to_string(), now, until);
+        // What others read goes by the clocks that they have.
+        let wall = self.context.clock.wall();
+        let until = wall + self.context.settings.longest_lease + CERTIFICATE_MARGIN;
+        let signed =
+            keyed
+                .ca
+                .sign_client(&lease.client_csr_pem, &lease.id.to_string(), wall, until);
         let cert_pem = match signed {
             Ok(cert_pem) => cert_pem,
             Err(error) => {
                 // The request was checked when it came in, so this is a fault of ours.
                 tracing::error!(lease = %lease.id, error = &error as &dyn std::error::Error, "{} gets no certificate", lease.id);
-                return Ok(());
+                return None;
             }
         };
         let warm = keyed.began_at < lease.created_at;
@@ -65,36 +69,30 @@ impl Reconciler {
             warm,
             timings,
         };
-        if self
-            .context
-            .store
-            .assign(lease, vm, &grant, now)
-            .await?
-            .is_some()
-        {
-            failpoint::hit("lease-assigned");
-            let after = Duration::try_from(now - lease.created_at).unwrap_or_default();
-            self.metrics.lease_ready(after, warm, &grant.timings);
-            tracing::info!(lease = %lease.id, vm = %vm.id, warm, "{} has {}", lease.id, vm.id);
-            // The next round publishes the route; until then connections wait on the reserved port.
-            self.reservations.push(reservation);
-            // Only the machine's own guest needs the authority now, and it has its certificate.
-            self.memory.keyed.remove(&vm.id);
-        }
-        Ok(())
+        let (store, lease, vm) = (self.store(), lease.clone(), vm.clone());
+        Some(Box::pin(async move {
+            let assigned = store.assign(&lease, &vm, &grant, now).await?;
+            let handover = Handover {
+                lease: lease.id,
+                vm: vm.id,
+                reservation,
+                after: Duration::try_from(now - lease.created_at).unwrap_or_default(),
+                warm,
+                timings: grant.timings,
+            };
+            Ok(assigned.map_or(Wrote::Nothing, |_| Wrote::Handover(Box::new(handover))))
+        }))
     }
 
-    /// Opens a port of the configured range that no lease has and no other process holds.
-    async fn reserve_port(&self) -> Result<Option<Reservation>, StoreError> {
-        // Those of leases that end are among them: one whose machine cannot be destroyed keeps its
-        // port although nobody listens there.
-        let taken = self.context.store.used_ports().await?;
+    /// Opens a port of the configured range that is not taken and that no other process holds.
+    async fn reserve_port(&self, taken: &mut Numbers) -> Option<Reservation> {
         let ports = &self.context.settings.ports;
-        for port in ports.clone().filter(|port| !taken.contains(port)) {
+        while let Some(port) = taken.lowest_free(ports.clone()) {
+            taken.insert(port);
             match self.relay.reserve(port).await {
                 Ok(reservation) => {
                     self.note(Trouble::Ports, None);
-                    return Ok(Some(reservation));
+                    return Some(reservation);
                 }
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {}
                 Err(error) => {
@@ -105,7 +103,7 @@ impl Reconciler {
                     );
                     let why = format!("port {port} cannot be opened: {error}");
                     self.note(Trouble::Ports, Some(why));
-                    return Ok(None);
+                    return None;
                 }
             }
         }
@@ -113,7 +111,7 @@ impl Reconciler {
         tracing::error!("no port of {first}-{last} is free: widen `relay.ports`");
         let why = format!("every port of the relay ({first}-{last}) is in use");
         self.note(Trouble::Ports, Some(why));
-        Ok(None)
+        None
     }
 }
 

@@ -26,6 +26,10 @@ const FAILURES_KEPT: usize = 16;
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) busy_vms: BTreeSet<VmId>,
+    /// VMs that were busy in the last round and are so no more.
+    pub(super) idle_again: BTreeSet<VmId>,
+    /// VMs whose guests have told of their use since the last round.
+    pub(super) stirred: BTreeSet<VmId>,
     pub(super) started: BTreeMap<VmId, Started>,
     pub(super) keyed: BTreeMap<VmId, Keyed>,
     pub(super) monitors: BTreeMap<VmId, Monitor>,
@@ -142,8 +146,16 @@ impl Memory {
         self.stuck.values().map(|stuck| stuck.rests_until)
     }
 
-    /// Takes in what a guest said about its use at `now`.
-    pub(super) fn heard(&mut self, vm: VmId, what: Use, now: OffsetDateTime) {
+    /// Takes in, at `now`, what a guest said about its use when it was asked at `asked_at`. How long its
+    /// answer was on its way is not known, and neither is what it did meanwhile: that counts as use as
+    /// far as it says so, and never as idleness.
+    pub(super) fn heard(
+        &mut self,
+        vm: VmId,
+        what: Use,
+        asked_at: OffsetDateTime,
+        now: OffsetDateTime,
+    ) {
         let known = self.activity.get(&vm).map_or(now, |known| known.busy_at);
         let busy_at = match what {
             Use::Busy => now,
@@ -153,9 +165,10 @@ impl Memory {
         let activity = Activity {
             // After a clock that was set back, nothing lies in the future.
             busy_at: busy_at.min(now),
-            heard_at: now,
+            heard_at: asked_at.min(now),
         };
         self.activity.insert(vm, activity);
+        self.stirred.insert(vm);
     }
 
     /// Forgets a VM that will not be handed to anybody any more.
@@ -203,7 +216,7 @@ mod tests {
         let idle = |s: i64| Use::IdleFor(time::Duration::seconds(s));
         let mut memory = Memory::default();
         let mut busy_at = |what, now| {
-            memory.heard(vm, what, now);
+            memory.heard(vm, what, now, now);
             let activity = memory.activity[&vm];
             assert_eq!(activity.heard_at, now);
             activity.busy_at
@@ -218,6 +231,11 @@ mod tests {
         assert_eq!(busy_at(idle(i64::MAX), at(150)), at(130));
         // The host's clock was set back by an hour.
         assert_eq!(busy_at(idle(60), at(-3500)), at(-3500));
+        // An answer that was long on its way says nothing about that time.
+        memory.heard(vm, Use::NeverSoFar, at(-3400), at(-3000));
+        assert_eq!(memory.activity[&vm].heard_at, at(-3400));
+        memory.heard(vm, idle(10), at(-2900), at(-2800));
+        assert_eq!(memory.activity[&vm].busy_at, at(-2810));
         memory.unwell.insert(vm);
         memory.forget(vm);
         assert!(memory.activity.is_empty() && memory.unwell.is_empty());

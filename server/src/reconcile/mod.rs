@@ -11,10 +11,12 @@ mod closing;
 mod disk;
 mod jobs;
 mod memory;
+mod mirror;
 mod observation;
 mod outcome;
 mod perform;
 mod publish;
+mod rows;
 mod settings;
 mod status;
 mod templates;
@@ -24,10 +26,11 @@ mod upkeep;
 mod waiting;
 mod watch;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use remote_docker_api::LeaseId;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -39,7 +42,7 @@ use crate::guest::Guests;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, Observed};
 use crate::ids::VmId;
-use crate::lease::{Action, Snapshot, VmRow, next_wakeup, plan};
+use crate::lease::{Action, Heard, Policy, Sight, Snapshot, next_wakeup, plan};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, Reservation, Route};
 use crate::store::{Store, StoreError};
@@ -48,6 +51,7 @@ use closing::Course;
 use disk::DiskWatch;
 use jobs::{Context, Outcome};
 use memory::Memory;
+use mirror::Mirror;
 use observation::Before;
 use upkeep::Upkeep;
 use watch::Report;
@@ -75,13 +79,16 @@ pub struct Reconciler {
     templates: Templates,
     upkeep: Upkeep,
     memory: Memory,
+    mirror: Mirror,
     running: JoinSet<Outcome>,
     /// The running jobs that work on a VM.
     jobs: HashMap<tokio::task::Id, Job>,
     look: Look,
     disk: DiskWatch,
-    /// What the relay was told; `None` when it could not do all of it.
-    published: Option<Vec<Route>>,
+    /// What the relay was told.
+    published: HashMap<LeaseId, Route>,
+    /// Leases whose routes it could not open.
+    unopened: BTreeMap<LeaseId, String>,
     /// Ports of leases that became active since the routes were published.
     reservations: Vec<Reservation>,
     status: tokio::sync::watch::Sender<Status>,
@@ -146,6 +153,7 @@ impl Reconciler {
             settings: Arc::new(settings),
         };
         let listening_since = context.clock.now();
+        let mirror = Mirror::new(&context.store);
         let (reporter, reports) = mpsc::channel(MAX_REPORTS);
         Self {
             context,
@@ -153,11 +161,13 @@ impl Reconciler {
             templates,
             upkeep: Upkeep::default(),
             memory: Memory::default(),
+            mirror,
             running: JoinSet::new(),
             jobs: HashMap::new(),
             look: Look::Due,
             disk,
-            published: Some(Vec::new()),
+            published: HashMap::new(),
+            unopened: BTreeMap::new(),
             reservations: Vec::new(),
             status: tokio::sync::watch::Sender::default(),
             waiting: waiting::Waiting::default(),
@@ -264,13 +274,11 @@ impl Reconciler {
         let mut busy_vms = self.memory.busy_vms.clone();
         // Those that could not be destroyed are left alone for a while.
         busy_vms.extend(self.memory.resting(now));
-        let connected = self.memory.started.keys().copied().collect();
-        let keyed = self.memory.keyed.keys().copied().collect();
-        let (vms, leases) = self.context.store.snapshot().await?;
+        let news = self.mirror.catch_up(&self.context.store).await?;
         let observed = match std::mem::replace(&mut self.look, Look::Rested) {
-            Look::Seen(before, observed) => Some(before.settle(observed, &vms)),
+            Look::Seen(before, observed) => Some(before.settle(observed, self.mirror.roster.vms())),
             Look::Due => {
-                self.look_at_host(&vms);
+                self.look_at_host();
                 None
             }
             other => {
@@ -278,48 +286,32 @@ impl Reconciler {
                 None
             }
         };
-        let mut snapshot = Snapshot {
-            vms,
-            leases,
-            observed,
-            busy_vms,
-            busy_leases: BTreeSet::new(),
-            connected,
-            keyed,
-            templates: self.upkeep.states(),
-            held_back: self.memory.held_back(),
-            free_disk_bytes: self.disk.free(),
-            activity: self.memory.activity.clone(),
-            failures: self.memory.failures(),
-            listening_since: Some(self.listening_since),
-            unwell: self.memory.unwell.clone(),
-        };
-        self.publish(&snapshot);
-        self.watch_guests(&snapshot);
+        let mut policy = self.policy();
+        let concerns_all = observed.is_some() || self.course != Course::Serving;
+        let mut snapshot = self.snapshot(concerns_all, observed, busy_vms, &policy, now);
+        self.publish(&news);
+        self.watch_guests(&news, snapshot.observed.is_some());
         if self.is_over(&snapshot) {
             return Ok(Round::Over);
         }
-        let mut policy = self.context.settings.policy.clone();
-        let targets = self.context.settings.calendar.targets(now);
-        policy.targets.extend(targets);
-        let rebuilding_mib = self.upkeep.rebuilding_mib(&policy);
-        policy.budget = policy.budget.without(rebuilding_mib);
         self.course.shape(now, &mut snapshot, &mut policy);
-        self.tell_who_waits(&snapshot, &policy, now).await?;
+        let progress = self.tell_who_waits(&snapshot, &policy, now);
         let actions = plan(now, &snapshot, &policy);
         if !actions.iter().any(|it| matches!(it, Action::Assign { .. })) {
             // Nobody lacks one.
             self.note(Trouble::Ports, None);
         }
-        for action in actions {
-            self.perform(action, &snapshot, &policy, now).await?;
-        }
+        self.perform(actions, progress, &snapshot, &policy, now)
+            .await?;
         self.keep_templates(&snapshot, &policy, now);
         self.take_stock(&snapshot);
         let own = self.memory.next_try().chain(self.upkeep.next_due());
+        // A calendar is about the time of people.
+        let wall = self.context.clock.wall();
+        let change = self.context.settings.calendar.next_change(wall);
         let own = own
             .chain(self.course.deadline())
-            .chain(self.context.settings.calendar.next_change(now))
+            .chain(change.map(|change| now + (change - wall)))
             .filter(|moment| *moment > now);
         let wakeup = next_wakeup(now, &snapshot, &policy)
             .into_iter()
@@ -328,8 +320,66 @@ impl Reconciler {
         Ok(Round::Until(wakeup))
     }
 
-    fn look_at_host(&mut self, vms: &[VmRow]) {
-        self.look = Look::UnderWay(Before::new(vms, &self.memory.busy_vms));
+    /// The rules of this moment, before the server's own end is thought of.
+    fn policy(&self) -> Policy {
+        let mut policy = self.context.settings.policy.clone();
+        let wall = self.context.clock.wall();
+        let targets = self.context.settings.calendar.targets(wall);
+        policy.targets.extend(targets);
+        let rebuilding_mib = self.upkeep.rebuilding_mib(&policy);
+        policy.budget = policy.budget.without(rebuilding_mib);
+        policy
+    }
+
+    /// What is to be planned for, of all leases and VMs or of those that may need something.
+    fn snapshot(
+        &mut self,
+        of_all: bool,
+        observed: Option<Observed>,
+        busy_vms: BTreeSet<VmId>,
+        policy: &Policy,
+        now: OffsetDateTime,
+    ) -> Snapshot {
+        let Self { memory, mirror, .. } = self;
+        let roster = &mut mirror.roster;
+        for vm in std::mem::take(&mut memory.stirred) {
+            roster.stir(vm);
+        }
+        let listening_since = Some(self.listening_since);
+        let heard = |vm| Heard {
+            listening_since,
+            activity: memory.activity.get(&vm).copied(),
+        };
+        roster.settle(now, &busy_vms, heard, policy);
+        let Sight { vms, leases, quiet } = if of_all {
+            roster.whole()
+        } else {
+            roster.restless()
+        };
+        let known = |vm: VmId| Some((vm, *memory.activity.get(&vm)?));
+        let activity = vms.iter().filter_map(|vm| known(vm.id)).collect();
+        Snapshot {
+            vms,
+            leases,
+            quiet,
+            observed,
+            busy_vms,
+            busy_leases: BTreeSet::new(),
+            connected: memory.started.keys().copied().collect(),
+            keyed: memory.keyed.keys().copied().collect(),
+            templates: self.upkeep.states(),
+            held_back: memory.held_back(),
+            free_disk_bytes: self.disk.free(),
+            activity,
+            failures: memory.failures(),
+            listening_since,
+            unwell: memory.unwell.clone(),
+        }
+    }
+
+    fn look_at_host(&mut self) {
+        let rows = self.mirror.roster.vms();
+        self.look = Look::UnderWay(Before::new(rows, &self.memory.busy_vms));
         let hypervisor = self.context.hypervisor.clone();
         self.running.spawn(async move {
             Outcome::Observed {

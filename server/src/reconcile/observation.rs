@@ -14,9 +14,12 @@ pub(super) struct Before {
 }
 
 impl Before {
-    pub(super) fn new(rows: &[VmRow], busy: &BTreeSet<VmId>) -> Self {
+    pub(super) fn new<'a>(
+        rows: impl IntoIterator<Item = &'a VmRow>,
+        busy: &BTreeSet<VmId>,
+    ) -> Self {
         Self {
-            generations: rows.iter().map(|vm| (vm.id, vm.generation)).collect(),
+            generations: rows.into_iter().map(|vm| (vm.id, vm.generation)).collect(),
             busy: busy.clone(),
         }
     }
@@ -26,8 +29,12 @@ impl Before {
     /// A VM that changed in between, or that somebody worked on, may be seen in any state and means
     /// nothing: it is shown running if it has a row, and not shown if it has none. How much of the disk
     /// is free means nothing either when somebody gave space back meanwhile.
-    pub(super) fn settle(&self, seen: Observed, rows: &[VmRow]) -> Observed {
-        let rows: BTreeMap<VmId, i64> = rows.iter().map(|vm| (vm.id, vm.generation)).collect();
+    pub(super) fn settle<'a>(
+        &self,
+        seen: Observed,
+        rows: impl IntoIterator<Item = &'a VmRow>,
+    ) -> Observed {
+        let rows: BTreeMap<VmId, i64> = rows.into_iter().map(|vm| (vm.id, vm.generation)).collect();
         let settled =
             |vm: &VmId| !self.busy.contains(vm) && self.generations.get(vm) == rows.get(vm);
         let mut result = Observed {

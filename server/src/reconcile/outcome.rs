@@ -2,7 +2,7 @@
 
 use tokio::task::{Id, JoinError};
 
-use super::jobs::{Failed, JobError, Outcome};
+use super::jobs::{Context, Failed, JobError, Outcome};
 use super::status::{in_words, named};
 use super::{Look, Reconciler, Trouble};
 use crate::ids::VmId;
@@ -16,6 +16,7 @@ impl Reconciler {
         };
         if let Some(job) = self.jobs.remove(&id) {
             self.memory.busy_vms.remove(&job.vm);
+            self.memory.idle_again.insert(job.vm);
         }
         match ended {
             Ok((_, outcome)) => self.take(outcome),
@@ -126,15 +127,6 @@ impl Reconciler {
         }
     }
 
-    /// Tells the log of a machine that is not there any more although nobody took it away, and answers
-    /// what its holder is told.
-    pub(super) async fn lost(&self, vm: VmId) -> String {
-        let last_words = self.context.last_words(vm).await;
-        let what = format!("{vm} does not run any more");
-        tracing::warn!(%vm, last_words, "{what}");
-        with_last_words(&what, &last_words)
-    }
-
     fn torn_down(&mut self, vm: VmId, result: Result<(), JobError>) {
         let Err(error) = result else {
             self.memory.stuck.remove(&vm);
@@ -156,6 +148,15 @@ impl Reconciler {
         self.note(Trouble::TearDown(vm), Some(why));
         self.look = Look::Due;
     }
+}
+
+/// Tells the log of a machine that is not there any more although nobody took it away, and answers
+/// what its holder is told.
+pub(super) async fn lost(context: &Context, vm: VmId) -> String {
+    let last_words = context.last_words(vm).await;
+    let what = format!("{vm} does not run any more");
+    tracing::warn!(%vm, last_words, "{what}");
+    with_last_words(&what, &last_words)
 }
 
 fn with_last_words(what: &str, last_words: &str) -> String {

@@ -1,79 +1,111 @@
-//! Carries out what the planner decided: the quick things at once, the others as jobs.
+//! Carries out what the planner decided: jobs are started, ports and certificates made, and all rows that
+//! change are written together.
 
-use remote_docker_api::EndReason;
+use std::collections::HashMap;
+
+use futures_util::future::{BoxFuture, join_all};
+use remote_docker_api::{EventKind, LeaseId};
 use time::OffsetDateTime;
 
 use super::jobs::{activate, resume, start, tear_down};
+use super::rows::{self, Wrote};
 use super::upkeep::Template;
 use super::{Job, Reconciler, Work, jobs};
-use crate::clock::random_bytes;
-use crate::failpoint;
 use crate::ids::VmId;
-use crate::lease::{
-    Action, Cause, DestroyReason, LeasePhase, LeaseRow, Policy, PoolKey, Snapshot, VmPhase, VmRow,
-};
+use crate::lease::{Action, LeaseRow, Policy, Snapshot, VmRow};
 use crate::store::StoreError;
 
+/// A row on its way into the database.
+pub(super) type Write = BoxFuture<'static, Result<Wrote, StoreError>>;
+
+/// The rows that the plan was made from.
+struct Seen<'a> {
+    vms: HashMap<VmId, &'a VmRow>,
+    leases: HashMap<LeaseId, &'a LeaseRow>,
+}
+
 impl Reconciler {
+    /// Carries all of it out. Writes down `progress` of those who wait first: what the plan leads to
+    /// comes after it.
+    ///
+    /// # Errors
+    /// When the database fails; what did not fail is done.
     pub(super) async fn perform(
         &mut self,
-        action: Action,
+        actions: Vec<Action>,
+        progress: Vec<(LeaseId, EventKind)>,
         snapshot: &Snapshot,
         policy: &Policy,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let vm = |id: VmId| snapshot.vms.iter().find(|vm| vm.id == id);
-        let lease = |id| {
-            snapshot
-                .leases
-                .iter()
-                .find(|lease: &&LeaseRow| lease.id == id)
+        let seen = Seen {
+            vms: snapshot.vms.iter().map(|vm| (vm.id, vm)).collect(),
+            leases: snapshot.leases.iter().map(|row| (row.id, row)).collect(),
         };
+        // The machines that become templates have no row; what they take is off the budget.
+        let budget = policy.budget.without(snapshot.building_mib(policy));
+        let mut ports = self.mirror.taken_ports().clone();
+        let mut writes: Vec<Write> = Vec::new();
+        if !progress.is_empty() {
+            writes.push(rows::progress(self.store(), progress, now));
+        }
+        for action in actions {
+            let write = match action {
+                Action::EndLease { lease, reason } => {
+                    let lease = seen.leases.get(&lease);
+                    lease.map(|lease| self.end(lease, reason, now))
+                }
+                Action::FinishLease(id) => {
+                    let lease = seen.leases.get(&id);
+                    lease.map(|lease| rows::finish(self.store(), lease, now))
+                }
+                Action::Warn { lease, of, cause } => {
+                    let lease = seen.leases.get(&lease);
+                    lease.map(|lease| rows::warn(self.store(), lease, of, cause, now))
+                }
+                Action::Assign { lease, vm } => {
+                    match (seen.leases.get(&lease), seen.vms.get(&vm)) {
+                        (Some(lease), Some(vm)) => self.assign(lease, vm, &mut ports, now).await,
+                        _ => None,
+                    }
+                }
+                Action::CreateVm(key) => {
+                    let memory_mib = policy.sizes.get(&key);
+                    memory_mib.and_then(|mib| rows::create(self.store(), key, *mib, budget, now))
+                }
+                Action::Destroy { vm, reason } => {
+                    let vm = seen.vms.get(&vm);
+                    vm.map(|vm| rows::destroy(self.context.clone(), vm, reason, now))
+                }
+                job => {
+                    self.begin(job, &seen);
+                    None
+                }
+            };
+            writes.extend(write);
+        }
+        let mut failed = None;
+        for written in join_all(writes).await {
+            match written {
+                Ok(wrote) => self.has_written(wrote),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Begins what takes time.
+    fn begin(&mut self, action: Action, seen: &Seen<'_>) {
+        let vm = |id: &VmId| seen.vms.get(id).copied().cloned();
         match action {
-            Action::EndLease { lease: id, reason } => {
-                if let Some(row) = lease(id) {
-                    self.end(row, reason, now).await?;
-                }
-            }
-            Action::FinishLease(id) => {
-                if let Some(row) = lease(id)
-                    && self.context.store.finish_lease(row, now).await?.is_some()
-                {
-                    failpoint::hit("lease-ended");
-                    tracing::info!(lease = %id, "{id} has ended");
-                }
-            }
-            Action::Warn {
-                lease: id,
-                of,
-                cause,
-            } => {
-                if let Some(row) = lease(id) {
-                    self.warn(row, of, cause, now).await?;
-                }
-            }
-            Action::Assign {
-                lease: id,
-                vm: vm_id,
-            } => {
-                if let (Some(lease), Some(vm)) = (lease(id), vm(vm_id)) {
-                    self.assign(lease, vm, now).await?;
-                }
-            }
-            Action::CreateVm(key) => self.create_vm(key, snapshot, policy, now).await?,
-            Action::Destroy { vm: id, reason } => {
-                if let Some(row) = vm(id) {
-                    self.mark_for_destruction(row, reason, now).await?;
-                }
-            }
             Action::Start(id) => {
-                if let Some(row) = vm(id) {
-                    self.start(row.clone());
+                if let Some(row) = vm(&id) {
+                    self.start(row);
                 }
             }
             Action::Activate(id) => {
-                if let (Some(row), Some(started)) = (vm(id), self.memory.started.get(&id)) {
-                    let job = activate(self.context.clone(), row.clone(), started.clone());
+                if let (Some(row), Some(started)) = (vm(&id), self.memory.started.get(&id)) {
+                    let job = activate(self.context.clone(), row, started.clone());
                     self.spawn(id, Work::Makes, job);
                 }
             }
@@ -83,7 +115,7 @@ impl Reconciler {
             }
             Action::TearDown(id) => {
                 self.memory.forget(id);
-                let job = tear_down(self.context.clone(), id, vm(id).cloned());
+                let job = tear_down(self.context.clone(), id, vm(&id));
                 self.spawn(id, Work::TakesAway, job);
             }
             Action::SweepOrphan(id) => {
@@ -96,101 +128,14 @@ impl Reconciler {
                     self.upkeep.set(key, Template::Building);
                 }
             }
+            // Those that write rows.
+            Action::EndLease { .. }
+            | Action::FinishLease(_)
+            | Action::Warn { .. }
+            | Action::Assign { .. }
+            | Action::CreateVm(_)
+            | Action::Destroy { .. } => {}
         }
-        Ok(())
-    }
-
-    async fn end(
-        &mut self,
-        lease: &LeaseRow,
-        reason: EndReason,
-        now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        let detail = match (reason, &lease.phase) {
-            (EndReason::StartFailed, _) => self.memory.last_words(&lease.key).map(str::to_owned),
-            (EndReason::VmLost, LeasePhase::Active(grant)) => Some(self.lost(grant.vm).await),
-            _ => None,
-        };
-        let store = &self.context.store;
-        let ended = store
-            .end_lease(lease, reason, detail.as_deref(), now)
-            .await?;
-        if ended.is_some() {
-            failpoint::hit("lease-ending");
-            self.metrics.lease_ended(reason);
-            tracing::info!(lease = %lease.id, ?reason, "{} ends: {reason:?}", lease.id);
-        }
-        Ok(())
-    }
-
-    async fn warn(
-        &mut self,
-        lease: &LeaseRow,
-        of: OffsetDateTime,
-        cause: Cause,
-        now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        let seconds = (of - now).whole_seconds().max(0);
-        let text = match cause {
-            Cause::Expiry => format!("its time is over in {seconds} s unless it is extended"),
-            Cause::Idleness => format!("it ends in {seconds} s unless it is used"),
-        };
-        let warned = self.context.store.warn(lease, of, &text, now).await?;
-        if warned.is_some() {
-            tracing::info!(lease = %lease.id, "{} is warned: {text}", lease.id);
-            if let LeasePhase::Active(grant) = &lease.phase {
-                self.notify(grant.vm, format!("this machine: {text}"));
-            }
-        }
-        Ok(())
-    }
-
-    async fn create_vm(
-        &mut self,
-        key: PoolKey,
-        snapshot: &Snapshot,
-        policy: &Policy,
-        now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        let (Some(&memory_mib), Ok(bits)) = (policy.sizes.get(&key), random_bytes()) else {
-            return Ok(());
-        };
-        let id = VmId::from_bits(u64::from_ne_bytes(bits));
-        // The machines that become templates have no row; what they take is off the budget.
-        let budget = policy.budget.without(snapshot.building_mib(policy));
-        if self
-            .context
-            .store
-            .create_vm(id, &key, memory_mib, now, &budget)
-            .await?
-            .is_some()
-        {
-            failpoint::hit("vm-created");
-            tracing::info!(vm = %id, engine = key.engine, size = key.size, "{id} is planned");
-        }
-        Ok(())
-    }
-
-    async fn mark_for_destruction(
-        &mut self,
-        row: &VmRow,
-        reason: DestroyReason,
-        now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        if reason == DestroyReason::Lost {
-            self.lost(row.id).await;
-        }
-        let next = VmPhase::Destroying { reason };
-        if self
-            .context
-            .store
-            .advance_vm(row, next, now)
-            .await?
-            .is_some()
-        {
-            tracing::info!(vm = %row.id, ?reason, "{} is destroyed: {reason:?}", row.id);
-        }
-        Ok(())
     }
 
     fn start(&mut self, row: VmRow) {
@@ -218,16 +163,5 @@ impl Reconciler {
         self.memory.busy_vms.insert(vm);
         let handle = self.running.spawn(job);
         self.jobs.insert(handle.id(), Job { vm, work, handle });
-    }
-
-    /// Has a line written on a guest's console. The loop does not wait for it, and a guest that does
-    /// not do it is no trouble of anybody else.
-    fn notify(&self, vm: VmId, text: String) {
-        let guests = self.memory.guests.clone();
-        tokio::spawn(async move {
-            if let Err(error) = guests.notice(vm, text).await {
-                tracing::debug!(%vm, error = &error as &dyn std::error::Error, "{vm} got no notice");
-            }
-        });
     }
 }

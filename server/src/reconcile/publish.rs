@@ -1,34 +1,88 @@
 //! Tells the relay where leases lead.
 
+use std::collections::BTreeSet;
+
+use remote_docker_api::LeaseId;
+
+use super::mirror::News;
 use super::status::in_words;
 use super::{Reconciler, Trouble};
-use crate::lease::{Snapshot, routes};
+use crate::lease::{LeasePhase, VmPhase, route};
+use crate::relay::{Route, Unopened};
 
 impl Reconciler {
-    /// Tells the relay which routes exist. A port that another process took in the meantime is tried
-    /// again in every round.
-    pub(super) fn publish(&mut self, snapshot: &Snapshot) {
-        let wanted = routes(
-            &snapshot.leases,
-            &snapshot.vms,
-            self.context.settings.guest_network,
-        );
-        if self.published.as_ref() == Some(&wanted) {
-            return;
-        }
-        let failed = self.relay.publish(wanted.clone());
+    /// Tells the relay which routes there are no more and which are new. A port that another process took
+    /// in the meantime is tried again in every round.
+    pub(super) fn publish(&mut self, news: &News) {
+        let failed = if news.all {
+            let wanted = self.mirror.roster.leases();
+            let wanted = wanted.filter_map(|lease| self.route_of(lease.id));
+            self.published = wanted.map(|route| (route.lease, route)).collect();
+            let unopened = std::mem::take(&mut self.unopened);
+            let failed = self.relay.publish(self.published.values().copied());
+            if failed.is_empty() && unopened.is_empty() {
+                self.reservations.clear();
+                return;
+            }
+            failed
+        } else {
+            let Some((closed, opened)) = self.changed_routes(news) else {
+                return;
+            };
+            self.relay.change(&closed, opened)
+        };
+        // Those that were opened are the relay's now.
         self.reservations.clear();
-        let words: Vec<String> = failed
-            .iter()
-            .map(|failure| {
-                let route = &failure.route;
-                let why = in_words(&failure.error);
-                format!(
-                    "{} cannot be reached: port {} cannot be opened: {why}",
-                    route.lease, route.port
-                )
-            })
-            .collect();
+        self.tell_unopened(failed);
+    }
+
+    /// The routes that are to be closed and to be opened, if any.
+    fn changed_routes(&mut self, news: &News) -> Option<(Vec<Route>, Vec<Route>)> {
+        let assigned = news.vms.iter().filter_map(|vm| self.mirror.vm(*vm));
+        let assigned = assigned.filter_map(|vm| match vm.phase {
+            VmPhase::Assigned { lease } => Some(lease),
+            _ => None,
+        });
+        let mut leases: BTreeSet<LeaseId> = assigned.chain(news.leases.iter().copied()).collect();
+        leases.extend(self.unopened.keys());
+        let (mut closed, mut opened) = (Vec::new(), Vec::new());
+        for lease in leases {
+            let wanted = self.route_of(lease);
+            let known = self.published.get(&lease).copied();
+            let again = self.unopened.remove(&lease).is_some();
+            if known == wanted && !again {
+                continue;
+            }
+            closed.extend(known);
+            opened.extend(wanted);
+            match wanted {
+                Some(route) => self.published.insert(lease, route),
+                None => self.published.remove(&lease),
+            };
+        }
+        (!closed.is_empty() || !opened.is_empty()).then_some((closed, opened))
+    }
+
+    fn route_of(&self, lease: LeaseId) -> Option<Route> {
+        let lease = self.mirror.roster.lease(lease)?;
+        let vm = match &lease.phase {
+            LeasePhase::Active(grant) => self.mirror.vm(grant.vm),
+            _ => None,
+        };
+        route(lease, vm, self.context.settings.guest_network)
+    }
+
+    fn tell_unopened(&mut self, failed: Vec<Unopened>) {
+        for failure in failed {
+            let route = failure.route;
+            let why = in_words(&failure.error);
+            let words = format!(
+                "{} cannot be reached: port {} cannot be opened: {why}",
+                route.lease, route.port
+            );
+            self.unopened.insert(route.lease, words);
+        }
+        let words: Vec<&str> = self.unopened.values().map(String::as_str).collect();
         let words = (!words.is_empty()).then(|| words.join("; "));
         let before = self.status.borrow().troubles.get(&Trouble::Routes).cloned();
         if let Some(words) = &words
@@ -37,6 +91,5 @@ impl Reconciler {
             tracing::error!("{words}; it is tried again");
         }
         self.note(Trouble::Routes, words);
-        self.published = failed.is_empty().then_some(wanted);
     }
 }

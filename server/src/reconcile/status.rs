@@ -83,7 +83,7 @@ impl Reconciler {
             .filter(|key| states.get(*key).is_some_and(|state| !state.is_settled()))
             .map(named)
             .collect();
-        let cold = self.upkeep.cold();
+        let cold = self.upkeep.cold(self.context.clock.ahead());
         self.set_status(|status| {
             status.preparing = preparing;
             status.cold = cold;
@@ -99,7 +99,7 @@ impl Reconciler {
         self.set_status(|status| status.looked = true);
         // What could not be destroyed may have gone by itself, if it has no row.
         let is_there = |vm: &VmId| {
-            snapshot.vms.iter().any(|row| row.id == *vm)
+            self.mirror.vm(*vm).is_some()
                 || snapshot.busy_vms.contains(vm) && self.memory.busy_vms.contains(vm)
                 || observed.running.contains(vm)
                 || observed.remnants.contains(vm)

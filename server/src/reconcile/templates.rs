@@ -124,7 +124,7 @@ impl Reconciler {
         }
         // A machine without a row may be a clone as well.
         let strangers = snapshot.observed.as_ref().is_none_or(|host| {
-            let known = |vm: &VmId| snapshot.vms.iter().any(|row| row.id == *vm);
+            let known = |vm: &VmId| self.mirror.vm(*vm).is_some();
             !host.running.iter().all(known)
         });
         if !strangers {

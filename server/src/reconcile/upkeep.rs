@@ -84,14 +84,18 @@ impl Upkeep {
     }
 
     /// What boots cold, and why, for people.
-    pub(super) fn cold(&self) -> BTreeMap<String, String> {
+    /// Wall time is `ahead` of server time.
+    pub(super) fn cold(&self, ahead: time::Duration) -> BTreeMap<String, String> {
         let text = |(key, template): (&PoolKey, &Template)| {
             let Template::Unavailable { why, again } = template else {
                 return None;
             };
             let again = match again {
                 Again::Never => String::new(),
-                Again::At(moment) => format!("; it is tried again after {}", clock_time(*moment)),
+                Again::At(moment) => {
+                    let moment = clock_time(moment.saturating_add(ahead));
+                    format!("; it is tried again after {moment}")
+                }
                 Again::UnderWay => "; it is being built again".to_owned(),
             };
             Some((named(key), format!("{why}{again}")))
@@ -132,9 +136,7 @@ impl Upkeep {
         policy: &Policy,
     ) -> Option<PoolKey> {
         let due = |template: &Template| matches!(template, Template::Unavailable { again: Again::At(moment), .. } if *moment <= now);
-        let wanted = |key: &PoolKey| {
-            policy.prebuild.contains(key) || snapshot.leases.iter().any(|lease| lease.key == *key)
-        };
+        let wanted = |key: &PoolKey| policy.prebuild.contains(key) || snapshot.is_asked_for(key);
         let fits = |key: &PoolKey| {
             let mib = policy.sizes.get(key).copied().unwrap_or(u32::MAX);
             spoken_for(snapshot, policy) + u64::from(mib) <= policy.budget.memory_mib
@@ -204,8 +206,8 @@ impl Upkeep {
 
     /// Takes out the folders that no VM can use any more; `vms` are all there are.
     pub(super) fn take_unused(&mut self, vms: &[VmRow]) -> Vec<PathBuf> {
-        self.made_of
-            .retain(|known, _| vms.iter().any(|vm| vm.id == *known));
+        let there: BTreeSet<VmId> = vms.iter().map(|vm| vm.id).collect();
+        self.made_of.retain(|known, _| there.contains(known));
         let on_host = || vms.iter().filter(|vm| vm.phase != VmPhase::Planned);
         // One that an earlier process started may have been made of anything.
         if on_host().any(|vm| !self.made_of.contains_key(&vm.id)) {
@@ -223,7 +225,6 @@ impl Upkeep {
 /// Memory in MiB that is taken or that waiting leases will need.
 fn spoken_for(snapshot: &Snapshot, policy: &Policy) -> u64 {
     let mib = |vm: &VmRow| u64::from(vm.memory_mib);
-    let taken: u64 = snapshot.vms.iter().map(mib).sum();
     let is_free = |vm: &&VmRow| {
         matches!(
             vm.phase,
@@ -238,7 +239,7 @@ fn spoken_for(snapshot: &Snapshot, policy: &Policy) -> u64 {
         .filter_map(|lease| policy.sizes.get(&lease.key))
         .map(|mib| u64::from(*mib))
         .sum();
-    taken + snapshot.building_mib(policy) + waiting.saturating_sub(coming)
+    snapshot.taken_mib() + snapshot.building_mib(policy) + waiting.saturating_sub(coming)
 }
 
 /// A moment of the day, for people who read it within the hour.

@@ -9,7 +9,6 @@ use tokio::sync::watch;
 
 use super::Reconciler;
 use crate::lease::{Pace, Policy, PoolKey, Snapshot, outlook};
-use crate::store::StoreError;
 
 /// How much the latest of something counts in what it takes on average: one part in so many.
 const MEMORY: i32 = 4;
@@ -89,12 +88,13 @@ impl Reconciler {
         self.waiting.outlook()
     }
 
-    pub(super) async fn tell_who_waits(
+    /// Tells those who wait where they stand. Answers what is to be written down of it.
+    pub(super) fn tell_who_waits(
         &mut self,
         snapshot: &Snapshot,
         policy: &Policy,
         now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
+    ) -> Vec<(LeaseId, EventKind)> {
         let outlook = outlook(now, snapshot, policy, &self.waiting.pace);
         let progress = self.waiting.progress(&outlook);
         self.waiting.outlook.send_if_modified(|known| {
@@ -104,10 +104,7 @@ impl Reconciler {
             }
             changed
         });
-        if !progress.is_empty() {
-            self.context.store.note_progress(&progress, now).await?;
-        }
-        Ok(())
+        progress
     }
 }
 

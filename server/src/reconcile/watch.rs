@@ -6,16 +6,17 @@ mod budget;
 mod health;
 mod watcher;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
+use super::mirror::News;
 use super::{Look, Reconciler};
 use crate::guest::Link;
 use crate::ids::VmId;
-use crate::lease::{LeasePhase, Snapshot, VmPhase};
+use crate::lease::{VmPhase, VmRow};
 use health::Illness;
 use watcher::Watcher;
 
@@ -28,8 +29,12 @@ const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 /// What a watcher found out.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// What the guest said about its use.
-    Use { vm: VmId, what: Use },
+    /// What the guest said about its use when it was asked at that moment.
+    Use {
+        vm: VmId,
+        what: Use,
+        asked_at: Instant,
+    },
     /// It is unwell now, or well again.
     Health { vm: VmId, ill: Option<Illness> },
     /// A daemon in it ended and is started again. The words are printable.
@@ -66,25 +71,33 @@ impl Drop for Monitor {
 }
 
 impl Reconciler {
-    /// Sees to it that each VM that is ready or handed out is watched, as often as its lease needs.
-    pub(super) fn watch_guests(&mut self, snapshot: &Snapshot) {
-        let periods = self.periods(snapshot);
-        for vm in &snapshot.vms {
+    /// Sees to it that each VM that is ready or handed out is watched, as often as its lease needs: those
+    /// that the news are about or that nobody works on any more, or all.
+    pub(super) fn watch_guests(&mut self, news: &News, all: bool) {
+        let idle = std::mem::take(&mut self.memory.idle_again);
+        let vms: Vec<VmId> = if all || news.all {
+            self.mirror.roster.vms().map(|vm| vm.id).collect()
+        } else {
+            news.vms.union(&idle).copied().collect()
+        };
+        for id in vms {
+            let Some(vm) = self.mirror.vm(id) else {
+                continue;
+            };
             let wanted = matches!(vm.phase, VmPhase::Ready | VmPhase::Assigned { .. });
             // Whoever works on it may hold its channel.
-            if !wanted || self.memory.busy_vms.contains(&vm.id) {
+            if !wanted || self.memory.busy_vms.contains(&id) {
                 continue;
             }
-            let watched = self.memory.monitors.get(&vm.id);
+            let period = self.period(vm);
+            let watched = self.memory.monitors.get(&id);
             if watched.is_none_or(|monitor| monitor.task.is_finished()) {
-                self.watch(vm.id, None);
+                self.watch(id, None);
             }
-            if let Some(monitor) = self.memory.monitors.get(&vm.id) {
-                let usual = self.context.settings.watching.period;
-                let wanted = periods.get(&vm.id).copied().unwrap_or(usual);
+            if let Some(monitor) = self.memory.monitors.get(&id) {
                 monitor
                     .period
-                    .send_if_modified(|period| std::mem::replace(period, wanted) != wanted);
+                    .send_if_modified(|known| std::mem::replace(known, period) != period);
             }
         }
     }
@@ -118,9 +131,9 @@ impl Reconciler {
             return false;
         }
         match report {
-            Report::Use { vm, what } => {
+            Report::Use { vm, what, asked_at } => {
                 let now = self.context.clock.now();
-                self.memory.heard(vm, what, now);
+                self.memory.heard(vm, what, now - asked_at.elapsed(), now);
                 false
             }
             Report::Health { vm, ill: Some(ill) } => {
@@ -142,16 +155,17 @@ impl Reconciler {
         }
     }
 
-    /// The guests that are asked more often than usual.
-    fn periods(&self, snapshot: &Snapshot) -> BTreeMap<VmId, Duration> {
+    /// How often the guest of this VM is asked.
+    fn period(&self, vm: &VmRow) -> Duration {
         let usual = self.context.settings.watching.period;
-        let period = |lease: &crate::lease::LeaseRow| match (&lease.phase, lease.idle_s) {
-            (LeasePhase::Active(grant), Some(idle_s)) => {
-                let often = Duration::from_secs(idle_s.into()) / LOOKS_WHILE_IDLE;
-                Some((grant.vm, often.max(SHORTEST_PERIOD).min(usual)))
-            }
+        let lease = match vm.phase {
+            VmPhase::Assigned { lease } => self.mirror.roster.lease(lease),
             _ => None,
         };
-        snapshot.leases.iter().filter_map(period).collect()
+        let Some(idle_s) = lease.and_then(|lease| lease.idle_s) else {
+            return usual;
+        };
+        let often = Duration::from_secs(idle_s.into()) / LOOKS_WHILE_IDLE;
+        often.max(SHORTEST_PERIOD).min(usual)
     }
 }

@@ -86,12 +86,34 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// Written by [`Relay::publish`], [`Relay::reserve`] and the drop of a [`Reservation`] only.
+/// Written by [`Relay::change`], [`Relay::publish`], [`Relay::reserve`] and the drop of a [`Reservation`]
+/// only.
 #[derive(Default)]
 struct State {
     open: HashMap<Route, Door>,
     reserved: HashMap<u16, TcpListener>,
-    gates: HashMap<LeaseId, Arc<Gate>>,
+    /// Those of leases with open routes, and how many these are.
+    gates: HashMap<LeaseId, (Arc<Gate>, usize)>,
+}
+
+impl State {
+    /// The gate of a lease that has one more route.
+    fn enter_gate(&mut self, lease: LeaseId, connections: usize) -> Arc<Gate> {
+        let new = || (Arc::new(Gate::new(connections)), 0);
+        let (gate, routes) = self.gates.entry(lease).or_insert_with(new);
+        *routes += 1;
+        Arc::clone(gate)
+    }
+
+    /// A lease has one route less.
+    fn leave_gate(&mut self, lease: LeaseId) {
+        if let Some((_, routes)) = self.gates.get_mut(&lease) {
+            *routes -= 1;
+            if *routes == 0 {
+                self.gates.remove(&lease);
+            }
+        }
+    }
 }
 
 impl Relay {
@@ -129,26 +151,26 @@ impl Relay {
         })
     }
 
-    /// Makes these the routes: opens those that are missing, and closes those that are gone, with all
-    /// their connections, at once. Returns the routes that could not be opened; publishing again
-    /// tries them again.
-    pub fn publish(&self, routes: Vec<Route>) -> Vec<Unopened> {
+    /// Makes these the routes, and closes all others.
+    ///
+    /// Returns the routes that could not be opened, as [`Self::change`] does.
+    pub fn publish(&self, routes: impl IntoIterator<Item = Route>) -> Vec<Unopened> {
         let routes: HashSet<Route> = routes.into_iter().collect();
         let mut state = self.inner.state();
-        // First close, so that a port can go over to another lease.
-        state.open.retain(|route, _| routes.contains(route));
-        state
-            .gates
-            .retain(|lease, _| routes.iter().any(|route| route.lease == *lease));
-        let missing: Vec<Route> = routes
-            .into_iter()
-            .filter(|route| !state.open.contains_key(route))
-            .collect();
-        let open = |route| match self.inner.open(&mut state, route) {
-            Ok(()) => None,
-            Err(error) => Some(Unopened { route, error }),
-        };
-        missing.into_iter().filter_map(open).collect()
+        let is_gone = |route: &&Route| !routes.contains(route);
+        let closed: Vec<Route> = state.open.keys().filter(is_gone).copied().collect();
+        self.inner.change(&mut state, &closed, routes)
+    }
+
+    /// Closes routes, with all their connections, at once, and opens others; one that is open already
+    /// stays as it is. Returns the routes that could not be opened; to name them again tries them again.
+    pub fn change(
+        &self,
+        closed: &[Route],
+        opened: impl IntoIterator<Item = Route>,
+    ) -> Vec<Unopened> {
+        let mut state = self.inner.state();
+        self.inner.change(&mut state, closed, opened)
     }
 
     /// How many connections the lease has now.
@@ -158,7 +180,7 @@ impl Relay {
             .state()
             .gates
             .get(&lease)
-            .map_or(0, |gate| gate.count())
+            .map_or(0, |(gate, _)| gate.count())
     }
 }
 
@@ -177,6 +199,29 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn change(
+        &self,
+        state: &mut State,
+        closed: &[Route],
+        opened: impl IntoIterator<Item = Route>,
+    ) -> Vec<Unopened> {
+        // First close, so that a port can go over to another lease.
+        for route in closed {
+            if state.open.remove(route).is_some() {
+                state.leave_gate(route.lease);
+            }
+        }
+        let missing: Vec<Route> = opened
+            .into_iter()
+            .filter(|route| !state.open.contains_key(route))
+            .collect();
+        let open = |route| match self.open(state, route) {
+            Ok(()) => None,
+            Err(error) => Some(Unopened { route, error }),
+        };
+        missing.into_iter().filter_map(open).collect()
+    }
+
     fn open(&self, state: &mut State, route: Route) -> io::Result<()> {
         let listener = match state.reserved.remove(&route.port) {
             Some(listener) => listener,
@@ -186,10 +231,7 @@ impl Inner {
                 accept::listen(SocketAddrV4::new(self.listen, route.port))?
             }
         };
-        let gate = state
-            .gates
-            .entry(route.lease)
-            .or_insert_with(|| Arc::new(Gate::new(self.limits.connections_per_lease)));
+        let gate = state.enter_gate(route.lease, self.limits.connections_per_lease);
         let door = Door {
             listener: Arc::new(listener),
             cut: CancellationToken::new(),
@@ -197,7 +239,7 @@ impl Inner {
         self.runtime.spawn(accept::run(accept::Port {
             listener: Arc::clone(&door.listener),
             route,
-            gate: Arc::clone(gate),
+            gate,
             hall: Arc::new(Hall::new(self.limits.silent_per_port)),
             silence: self.limits.silence,
             carrier: Arc::clone(&self.carrier),

@@ -206,6 +206,38 @@ async fn a_port_that_is_taken_is_reported_and_tried_again() {
 }
 
 #[tokio::test]
+async fn a_change_touches_only_what_it_names() {
+    let guest = guest(echo).await;
+    let relay = relay(Limits {
+        connections_per_lease: 2,
+        ..Limits::default()
+    });
+    let [gone, stays, new] = [2000, 2001, 2002].map(|port| route(LEASE, port, guest));
+    let other = route(OTHER, 2003, guest);
+    assert!(relay.change(&[], [gone, stays, other]).is_empty());
+    let mut streams = Vec::new();
+    for port in [2000, 2001, 2003] {
+        let mut stream = connect(port).await;
+        echoes(&mut stream).await;
+        streams.push(stream);
+    }
+    // One that is not there cannot be closed, and one that is open is not opened again.
+    assert!(relay.change(&[gone, gone, new], [new, stays]).is_empty());
+    assert_eq!(
+        ends_with(&mut streams[0]).await,
+        Err(ErrorKind::ConnectionReset)
+    );
+    echoes(&mut streams[1]).await;
+    echoes(&mut streams[2]).await;
+    // The lease's connections go on being counted together.
+    echoes(&mut connect(2002).await).await;
+    until_connections(&relay, LEASE, 1).await;
+    assert!(relay.change(&[stays, new], []).is_empty());
+    assert_eq!((relay.connections(LEASE), relay.connections(OTHER)), (0, 1));
+    echoes(&mut streams[2]).await;
+}
+
+#[tokio::test]
 async fn one_connection_too_many_is_reset_and_room_is_found_again() {
     let guest = guest(echo).await;
     let relay = relay(Limits {

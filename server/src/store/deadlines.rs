@@ -1,12 +1,14 @@
 //! What moves the deadlines of an active lease: heartbeats, extensions, warnings.
 
+use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseId};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::columns::micros;
 use super::rows;
-use super::{Store, StoreError, events};
+use super::writer::{Change, Operation};
+use super::{Store, StoreError};
 use crate::lease::{LeasePhase, LeaseRow};
 
 /// What became of a call that moves a deadline.
@@ -28,30 +30,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn heartbeat(&self, id: LeaseId, now: OffsetDateTime) -> Result<Moved, StoreError> {
-        let mut tx = self.write().await?;
-        let Some(row) = by_id(&mut tx, id).await? else {
-            return Ok(Moved::Unknown);
-        };
-        if !is_active(&row) {
-            return Ok(Moved::NotActive(row));
-        }
-        if row.keepalive_s.is_none() {
-            return Ok(Moved::NoKeepalive);
-        }
-        // A new generation, so that an end for want of this heartbeat that is just being written
-        // loses the race. A clock that was set back does not take an earlier heartbeat away.
-        let row = sqlx::query(
-            "UPDATE leases SET generation = generation + 1, \
-             heartbeat_at = CASE WHEN heartbeat_at > $1 THEN heartbeat_at ELSE $1 END \
-             WHERE id = $2 RETURNING *",
-        )
-        .bind(micros(now))
-        .bind(id.to_string())
-        .fetch_one(&mut *tx)
-        .await?;
-        let row = rows::lease(&row)?;
-        self.commit(tx).await?;
-        Ok(Moved::Done(row))
+        self.write(Heartbeat { id, now }).await
     }
 
     /// Lets a lease last at least until this moment.
@@ -64,30 +43,7 @@ impl Store {
         until: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Result<Moved, StoreError> {
-        let mut tx = self.write().await?;
-        let Some(row) = by_id(&mut tx, id).await? else {
-            return Ok(Moved::Unknown);
-        };
-        match &row.phase {
-            LeasePhase::Active(grant) if is_active(&row) => {
-                if micros(grant.expires_at) >= micros(until) {
-                    return Ok(Moved::Done(row));
-                }
-            }
-            _ => return Ok(Moved::NotActive(row)),
-        }
-        let row = sqlx::query(
-            "UPDATE leases SET generation = generation + 1, expires_at = $1 WHERE id = $2 \
-             RETURNING *",
-        )
-        .bind(micros(until))
-        .bind(id.to_string())
-        .fetch_one(&mut *tx)
-        .await?;
-        let row = rows::lease(&row)?;
-        events::append(&mut tx, id, EventKind::Extended, None, now).await?;
-        self.commit(tx).await?;
-        Ok(Moved::Done(row))
+        self.write(Extend { id, until, now }).await
     }
 
     /// Writes down that the holder of an active lease is warned of the end at `of`. `None` when the
@@ -102,20 +58,117 @@ impl Store {
         detail: &str,
         now: OffsetDateTime,
     ) -> Result<Option<LeaseRow>, StoreError> {
-        let mut tx = self.write().await?;
+        self.write(Warn {
+            id: seen.id,
+            generation: seen.generation,
+            of,
+            detail: detail.to_owned(),
+            now,
+        })
+        .await
+    }
+}
+
+struct Heartbeat {
+    id: LeaseId,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Heartbeat {
+    type Answer = Moved;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
+        let Some(row) = by_id(change.connection, self.id).await? else {
+            return Ok(Moved::Unknown);
+        };
+        if !is_active(&row) {
+            return Ok(Moved::NotActive(row));
+        }
+        if row.keepalive_s.is_none() {
+            return Ok(Moved::NoKeepalive);
+        }
+        // An end for want of this heartbeat that is just being written loses the race. A clock that was
+        // set back does not take an earlier heartbeat away.
+        let row = sqlx::query(
+            "UPDATE leases SET generation = generation + 1, \
+             heartbeat_at = CASE WHEN heartbeat_at > $1 THEN heartbeat_at ELSE $1 END \
+             WHERE id = $2 RETURNING *",
+        )
+        .bind(micros(self.now))
+        .bind(self.id.to_string())
+        .fetch_one(&mut *change.connection)
+        .await?;
+        let row = rows::lease(&row)?;
+        change.wrote_lease(&row);
+        Ok(Moved::Done(row))
+    }
+}
+
+struct Extend {
+    id: LeaseId,
+    until: OffsetDateTime,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Extend {
+    type Answer = Moved;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
+        let Some(row) = by_id(change.connection, self.id).await? else {
+            return Ok(Moved::Unknown);
+        };
+        match &row.phase {
+            LeasePhase::Active(grant) if is_active(&row) => {
+                if micros(grant.expires_at) >= micros(self.until) {
+                    return Ok(Moved::Done(row));
+                }
+            }
+            _ => return Ok(Moved::NotActive(row)),
+        }
+        let row = sqlx::query(
+            "UPDATE leases SET generation = generation + 1, expires_at = $1 WHERE id = $2 \
+             RETURNING *",
+        )
+        .bind(micros(self.until))
+        .bind(self.id.to_string())
+        .fetch_one(&mut *change.connection)
+        .await?;
+        let row = rows::lease(&row)?;
+        change.wrote_lease(&row);
+        change.tell(self.id, EventKind::Extended, None, self.now);
+        Ok(Moved::Done(row))
+    }
+}
+
+struct Warn {
+    id: LeaseId,
+    generation: i64,
+    of: OffsetDateTime,
+    detail: String,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Warn {
+    type Answer = Option<LeaseRow>;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let row = sqlx::query(
             "UPDATE leases SET generation = generation + 1, warned_of = $1 \
              WHERE id = $2 AND generation = $3 AND state = 'active' RETURNING *",
         )
-        .bind(micros(of))
-        .bind(seen.id.to_string())
-        .bind(seen.generation)
-        .fetch_optional(&mut *tx)
+        .bind(micros(self.of))
+        .bind(self.id.to_string())
+        .bind(self.generation)
+        .fetch_optional(&mut *change.connection)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let row = rows::lease(&row)?;
-        events::append(&mut tx, seen.id, EventKind::Warning, Some(detail), now).await?;
-        self.commit(tx).await?;
+        change.wrote_lease(&row);
+        let detail = Some(self.detail.as_str());
+        change.tell(self.id, EventKind::Warning, detail, self.now);
         Ok(Some(row))
     }
 }

@@ -1,28 +1,32 @@
 //! What can go wrong with the store.
 
+use std::sync::Arc;
+
 use sqlx::migrate::MigrateError;
 
 use crate::lease::IllegalTransition;
 
 /// The store could not do what it was asked for. A lost race is not among these: methods answer it
 /// with `None`.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its sources are shared, as several callers may have been in the transaction that failed.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The file cannot be opened or created.
     #[error(
         "the database cannot be opened or created; check that its folder exists and belongs to the \
          server's user"
     )]
-    Open(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Open(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// The file holds something else, or was damaged.
     #[error(
         "the database file is damaged or no SQLite database; the server will not touch it: move it \
          away to start with an empty one, which gives up the leases in it"
     )]
-    NotADatabase(#[source] sqlx::Error),
+    NotADatabase(#[source] Arc<sqlx::Error>),
     /// The file may not be written to.
     #[error("the database cannot be written to; check the owner and mode of its file and folder")]
-    ReadOnly(#[source] sqlx::Error),
+    ReadOnly(#[source] Arc<sqlx::Error>),
     /// A newer program made the tables.
     #[error(
         "the database was made by a newer version of this server (it has schema change {version}, \
@@ -34,13 +38,13 @@ pub enum StoreError {
     },
     /// The tables are not those that this program would have made.
     #[error("the database has tables that this version of the server cannot bring up to date")]
-    Schema(#[source] MigrateError),
+    Schema(#[source] Arc<MigrateError>),
     /// No space is left.
     #[error("the disk that holds the database is full; free some space, nothing was lost")]
-    DiskFull(#[source] sqlx::Error),
+    DiskFull(#[source] Arc<sqlx::Error>),
     /// Another process holds the file for too long.
     #[error("the database is locked by another process; end whatever else has it open")]
-    Locked(#[source] sqlx::Error),
+    Locked(#[source] Arc<sqlx::Error>),
     /// A row says something that this program never writes.
     #[error(
         "row {id} of table `{table}` in the database is damaged: {what}; stop the server and repair \
@@ -67,9 +71,12 @@ pub enum StoreError {
     /// The system has no random numbers to draw an installation id from.
     #[error("no random numbers could be had for a new installation id: {0}")]
     Random(getrandom::Error),
+    /// The store was closed; the server stops.
+    #[error("the database was closed because the server stops")]
+    Closed,
     /// Anything else that the database answers.
     #[error("the database refused a statement")]
-    Sql(#[source] sqlx::Error),
+    Sql(#[source] Arc<sqlx::Error>),
 }
 
 /// SQLite's result codes that are told apart (sqlite.org/rescode.html). The low byte is the primary
@@ -88,12 +95,13 @@ impl From<sqlx::Error> for StoreError {
         let code = error
             .as_database_error()
             .and_then(|db| db.code()?.parse::<i32>().ok());
+        let error = Arc::new(error);
         match code.map(|code| code & 0xff) {
             Some(code::BUSY) => Self::Locked(error),
             Some(code::READONLY) => Self::ReadOnly(error),
             Some(code::CORRUPT | code::NOTADB) => Self::NotADatabase(error),
             Some(code::FULL) => Self::DiskFull(error),
-            Some(code::CANTOPEN) => Self::Open(error.into()),
+            Some(code::CANTOPEN) => Self::Open(error),
             _ => Self::Sql(error),
         }
     }
@@ -106,7 +114,7 @@ impl From<MigrateError> for StoreError {
             MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
                 source.into()
             }
-            other => Self::Schema(other),
+            other => Self::Schema(Arc::new(other)),
         }
     }
 }

@@ -1,11 +1,16 @@
 //! What happened to leases. Each event is written in the transaction of what it tells about.
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseEvent, LeaseId};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::columns::{Columns, micros};
 use super::words::Word;
+use super::writer::{Change, Operation};
 use super::{Store, StoreError};
 
 impl Store {
@@ -19,17 +24,8 @@ impl Store {
         progress: &[(LeaseId, EventKind)],
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
-        for (lease, kind) in progress {
-            let waits = sqlx::query("SELECT id FROM leases WHERE id = $1 AND state = 'waiting'")
-                .bind(lease.to_string())
-                .fetch_optional(&mut *tx)
-                .await?;
-            if waits.is_some() {
-                append(&mut tx, *lease, *kind, None, now).await?;
-            }
-        }
-        self.commit(tx).await
+        let progress = progress.to_vec();
+        self.write(Progress { progress, now }).await
     }
 
     /// The events of a lease after the one with this number, oldest first.
@@ -58,23 +54,120 @@ impl Store {
     }
 }
 
-/// Adds an event to what happened to a lease.
-pub(super) async fn append(
-    connection: &mut SqliteConnection,
-    lease: LeaseId,
-    kind: EventKind,
-    detail: Option<&str>,
+struct Progress {
+    progress: Vec<(LeaseId, EventKind)>,
     now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Progress {
+    type Answer = ();
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
+        let mut waiting = BTreeSet::new();
+        for some in self.progress.chunks(MOST_IN_A_STATEMENT) {
+            let ids: Vec<LeaseId> = some.iter().map(|(lease, _)| *lease).collect();
+            waiting.extend(those_that_wait(change.connection, &ids).await?);
+        }
+        for (lease, kind) in &self.progress {
+            if waiting.contains(lease) {
+                change.tell(*lease, *kind, None, self.now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Those of so many leases at most that wait.
+async fn those_that_wait(
+    connection: &mut SqliteConnection,
+    ids: &[LeaseId],
+) -> Result<Vec<LeaseId>, StoreError> {
+    let Some(last) = ids.last() else {
+        return Ok(Vec::new());
+    };
+    let count = ids.len().next_power_of_two();
+    let statement = &STATEMENTS.waiting[count.ilog2() as usize];
+    let mut query = sqlx::query(statement);
+    // To name one twice changes nothing.
+    for id in ids.iter().chain(std::iter::repeat(last)).take(count) {
+        query = query.bind(id.to_string());
+    }
+    let rows = query.fetch_all(connection).await?;
+    let id = |row| Columns::new("leases", row).parse("id");
+    rows.iter().map(id).collect()
+}
+
+/// Something that happened to a lease and is to be written.
+#[derive(Debug)]
+pub(super) struct NewEvent {
+    pub(super) lease: LeaseId,
+    pub(super) kind: EventKind,
+    pub(super) detail: Option<String>,
+    pub(super) at: OffsetDateTime,
+}
+
+/// Adds events to what happened to their leases, in this order.
+pub(super) async fn write(
+    connection: &mut SqliteConnection,
+    events: &[NewEvent],
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO lease_events (lease_id, seq, at, kind, detail) \
-         SELECT $1, COALESCE(MAX(seq), 0) + 1, $2, $3, $4 FROM lease_events WHERE lease_id = $1",
-    )
-    .bind(lease.to_string())
-    .bind(micros(now))
-    .bind(kind.word())
-    .bind(detail)
-    .execute(connection)
-    .await?;
+    let mut rest = events;
+    while !rest.is_empty() {
+        // Each gets the number after the last that is there: two of one lease need two statements.
+        let mut leases = BTreeSet::new();
+        let some = rest.iter().take(MOST_IN_A_STATEMENT);
+        let some = some.take_while(|event| leases.insert(event.lease)).count();
+        let power = some.ilog2();
+        let (now, later) = rest.split_at(1 << power);
+        let mut query = sqlx::query(&STATEMENTS.insert[power as usize]);
+        for event in now {
+            query = query
+                .bind(event.lease.to_string())
+                .bind(micros(event.at))
+                .bind(event.kind.word())
+                .bind(event.detail.as_deref());
+        }
+        query.execute(&mut *connection).await?;
+        rest = later;
+    }
     Ok(())
+}
+
+/// How many rows a statement is about at most: a power of two.
+const MOST_IN_A_STATEMENT: usize = 1 << 5;
+
+/// Statements about one, two, four and more rows: few texts, so that each stays prepared.
+struct Statements {
+    insert: Vec<String>,
+    waiting: Vec<String>,
+}
+
+static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
+    let about = |count: usize| {
+        let rows: Vec<String> = (0..count).map(|row| row_of(4 * row + 1)).collect();
+        let ids: Vec<String> = (1..=count).map(|id| format!("${id}")).collect();
+        (
+            format!(
+                "INSERT INTO lease_events (lease_id, seq, at, kind, detail) VALUES {}",
+                rows.join(", ")
+            ),
+            format!(
+                "SELECT id FROM leases WHERE state = 'waiting' AND id IN ({})",
+                ids.join(", ")
+            ),
+        )
+    };
+    let powers = 0..=MOST_IN_A_STATEMENT.ilog2();
+    let (insert, waiting) = powers.map(|power| about(1 << power)).unzip();
+    Statements { insert, waiting }
+});
+
+/// A row whose parameters begin with this number.
+fn row_of(first: usize) -> String {
+    let [lease, at, kind, detail] = [first, first + 1, first + 2, first + 3];
+    format!(
+        "(${lease}, (SELECT COALESCE(MAX(seq), 0) + 1 FROM lease_events WHERE lease_id = ${lease}), \
+         ${at}, ${kind}, ${detail})"
+    )
 }

@@ -9,11 +9,15 @@ mod deadlines;
 mod error;
 mod events;
 mod leases;
+mod news;
 mod reserve;
 mod rows;
 mod schema;
+mod taken;
+mod transitions;
 mod vms;
 mod words;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -21,39 +25,59 @@ mod tests;
 pub use deadlines::Moved;
 pub use error::StoreError;
 pub use leases::{Idempotency, Inserted, NewLease, Wish};
+pub use news::{Changes, Follower, LeaseNews};
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use remote_docker_api::LeaseId;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection, Sqlite, Transaction};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::clock::random_bytes;
 use crate::ids::InstallId;
 use crate::lease::{LeaseRow, VmRow};
 
+use news::News;
 use reserve::Reserve;
+use writer::{Change, Desk, Operation, Writer};
 
 /// How long a statement waits for another connection's write to end.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Reads go on beside the one writer that SQLite allows.
-const CONNECTIONS: u32 = 4;
+/// Reads go on beside the one writer that SQLite allows, which has a connection of its own.
+const READERS: u32 = 4;
 
 /// The database.
 #[derive(Debug)]
 pub struct Store {
+    /// For reading, but for what is done before there is a writer.
     pool: SqlitePool,
     install: InstallId,
-    changes: watch::Sender<u64>,
     reserve: Arc<Reserve>,
+    news: Arc<News>,
+    /// Whoever writes leaves an order here.
+    desk: Mutex<Option<Desk>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// All that lives, as of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// VMs that are not gone.
+    pub vms: Vec<VmRow>,
+    /// Leases that have not ended, oldest first.
+    pub leases: Vec<LeaseRow>,
+    /// Ports that are taken, those of leases that are ending included.
+    pub ports: Vec<(LeaseId, u16)>,
 }
 
 impl Store {
@@ -82,33 +106,41 @@ impl Store {
     async fn open_with(options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let reserve = Arc::new(Reserve::new(options.get_filename()));
         let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
+            .max_connections(READERS)
+            // The connection is a file of this process: it does not break between two uses.
+            .test_before_acquire(false)
             // The write-ahead log goes with the last connection, and with it the space set aside.
             .idle_timeout(None)
             .max_lifetime(None)
-            // SQLite itself ends a transaction when the disk is full; the library then believes that it
-            // is still under way and would refuse to begin another one. A new connection knows better.
-            .before_acquire(|connection, _| {
-                let usable = !connection.is_in_transaction();
-                Box::pin(async move { Ok(usable) })
-            })
-            .connect_with(options)
+            .connect_with(options.clone())
             .await?;
         schema::migrate(&pool).await?;
         let install = install_id(&pool).await?;
+        let news = Arc::new(News::default());
+        let (desk, writer) = Writer::open(options, install, news.clone());
         let store = Self {
             pool,
             install,
-            changes: watch::Sender::new(0),
             reserve,
+            news,
+            desk: Mutex::new(Some(desk)),
+            writer: Mutex::new(Some(tokio::spawn(writer))),
         };
         store.set_space_aside().await;
         Ok(store)
     }
 
-    /// Closes the file in good order. Dropping the store is safe too, but leaves the write-ahead log
-    /// to be taken in at the next start.
+    /// Closes the file in good order, after what was ordered to be written. Dropping the store is safe
+    /// too, but leaves the write-ahead log to be taken in at the next start.
     pub async fn close(&self) {
+        drop(locked(&self.desk).take());
+        let writer = locked(&self.writer).take();
+        if let Some(writer) = writer
+            && let Err(ended) = writer.await
+            && ended.is_panic()
+        {
+            std::panic::resume_unwind(ended.into_panic());
+        }
         self.pool.close().await;
     }
 
@@ -121,7 +153,33 @@ impl Store {
     /// Tells of every committed write. The number means nothing but *something changed*.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.news.commits()
+    }
+
+    /// Tells of changes to one lease and of its events, from now on.
+    #[must_use]
+    pub fn news_of(&self, lease: LeaseId) -> LeaseNews {
+        self.news.clone().of_lease(lease)
+    }
+
+    /// For whoever wants to have all rows and to keep them up to date.
+    #[must_use]
+    pub fn follow(&self) -> Follower {
+        self.news.follow()
+    }
+
+    /// All that lives, as of one moment.
+    ///
+    /// # Errors
+    /// When the database fails or a row is damaged.
+    pub async fn rows(&self) -> Result<Rows, StoreError> {
+        // One transaction, so that a lease and its VM are never seen on two sides of a write.
+        let mut tx = self.pool.begin().await?;
+        let vms = vms::live(&mut tx, self.install).await?;
+        let leases = leases::live(&mut tx, self.install).await?;
+        let ports = leases::ports(&mut tx, self.install).await?;
+        tx.commit().await?;
+        Ok(Rows { vms, leases, ports })
     }
 
     /// All VMs that are not gone and all leases that have not ended, as of one moment.
@@ -129,12 +187,8 @@ impl Store {
     /// # Errors
     /// When the database fails or a row is damaged.
     pub async fn snapshot(&self) -> Result<(Vec<VmRow>, Vec<LeaseRow>), StoreError> {
-        // One transaction, so that a lease and its VM are never seen on two sides of a write.
-        let mut tx = self.pool.begin().await?;
-        let vms = vms::live(&mut tx, self.install).await?;
-        let leases = leases::live(&mut tx, self.install).await?;
-        tx.commit().await?;
-        Ok((vms, leases))
+        let rows = self.rows().await?;
+        Ok((rows.vms, rows.leases))
     }
 
     /// Forgets leases that ended and VMs that were gone before this moment. Answers how many.
@@ -142,47 +196,39 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn prune(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
-        let mut tx = self.write().await?;
-        // Leases first: they refer to VMs.
-        let leases = leases::prune(&mut tx, self.install, before).await?;
-        let vms = vms::prune(&mut tx, self.install, before).await?;
-        self.commit(tx).await?;
+        let forgotten = self.write(Prune { before }).await?;
         // The file grew, or there was no space before.
         self.set_space_aside().await;
+        Ok(forgotten)
+    }
+
+    /// Has something written. It is carried out also when the caller goes away.
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, StoreError> {
+        let desk = locked(&self.desk).clone().ok_or(StoreError::Closed)?;
+        desk.write(operation).await
+    }
+}
+
+struct Prune {
+    before: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Prune {
+    type Answer = u64;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<u64, StoreError> {
+        // Leases first: they refer to VMs.
+        let leases = leases::prune(change.connection, change.node, self.before).await?;
+        let vms = vms::prune(change.connection, change.node, self.before).await?;
+        change.wrote();
         Ok(leases + vms)
     }
+}
 
-    /// Begins a transaction that writes. It takes SQLite's write lock at once: one that read first
-    /// and wants to write later can be refused because another has written in between.
-    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        // In a task of its own, so that a caller that goes away cannot stop it halfway: between the
-        // statement and the transaction's guard the library has a place to wait, and what is dropped
-        // there would keep the write lock with nobody to give it back. A guard that nobody takes is
-        // dropped, which rolls back.
-        let pool = self.pool.clone();
-        let begun = tokio::spawn(async move { pool.begin_with("BEGIN IMMEDIATE").await });
-        match begun.await {
-            Ok(begun) => Ok(begun?),
-            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-            // The runtime goes down, and the caller with it.
-            Err(_) => Err(sqlx::Error::WorkerCrashed.into()),
-        }
-    }
-
-    /// Commits and tells those who wait for changes.
-    async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
-        /// Tells also when the caller goes away during the commit, which may succeed nevertheless; to
-        /// tell without need costs a look.
-        struct Tell<'a>(&'a watch::Sender<u64>);
-        impl Drop for Tell<'_> {
-            fn drop(&mut self) {
-                self.0.send_modify(|count| *count = count.wrapping_add(1));
-            }
-        }
-        let _tell = Tell(&self.changes);
-        tx.commit().await?;
-        Ok(())
-    }
+/// Nothing that holds one of these locks panics.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use super::StoreError;
 
 /// Version, name, text.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "leases and vms",
@@ -23,7 +23,12 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         "life of a lease",
         include_str!("migrations/0002_life_of_a_lease.sql"),
     ),
-    (3, "ssh", include_str!("migrations/0003_ssh.sql")),
+    (
+        3,
+        "what lives is found at once",
+        include_str!("migrations/0003_what_lives_is_found_at_once.sql"),
+    ),
+    (4, "ssh", include_str!("migrations/0004_ssh.sql")),
 ];
 
 /// The migrations that are compiled in.

@@ -1,14 +1,35 @@
 //! VMs in the store.
 
+use async_trait::async_trait;
+use remote_docker_api::LeaseId;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
-use super::columns::{Columns, micros};
+use super::columns::micros;
 use super::rows::{self, state, vm_columns};
 use super::words::Word;
+use super::writer::{Change, Operation};
 use super::{Store, StoreError};
 use crate::ids::{InstallId, VmId};
 use crate::lease::{Budget, DestroyReason, PoolKey, VmPhase, VmRow, check_vm};
+
+macro_rules! columns {
+    () => {
+        "id, generation, engine, size, memory_mib, slot, state, phase_since, lease_id, reason"
+    };
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!("SELECT ", columns!(), " FROM vms ", $rest)
+    };
+}
+
+macro_rules! returning {
+    ($statement:literal) => {
+        concat!($statement, " RETURNING ", columns!())
+    };
+}
 
 impl Store {
     /// Writes the row of a new VM in the lowest free slot, if it fits into the budget together with
@@ -24,44 +45,14 @@ impl Store {
         now: OffsetDateTime,
         budget: &Budget,
     ) -> Result<Option<VmRow>, StoreError> {
-        let mut tx = self.write().await?;
-        let taken = sqlx::query(
-            "SELECT id, slot, memory_mib FROM vms WHERE node_id = $1 AND state <> 'gone' \
-             ORDER BY slot",
-        )
-        .bind(self.install.to_string())
-        .fetch_all(&mut *tx)
-        .await?;
-        let mut memory = u64::from(memory_mib);
-        let mut slot: u16 = 1;
-        for row in &taken {
-            let columns = Columns::new("vms", row);
-            memory = memory.saturating_add(columns.number("memory_mib")?);
-            // Ordered by slot: the first that is not the next number leaves a gap before it.
-            if columns.number::<u16>("slot")? == slot {
-                slot = slot.saturating_add(1);
-            }
-        }
-        if memory > budget.memory_mib || slot > budget.slots {
-            return Ok(None);
-        }
-        sqlx::query(
-            "INSERT INTO vms (id, node_id, generation, engine, size, memory_mib, slot, state, \
-             phase_since) VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(id.to_string())
-        .bind(self.install.to_string())
-        .bind(&key.engine)
-        .bind(&key.size)
-        .bind(memory_mib)
-        .bind(slot)
-        .bind(state::PLANNED)
-        .bind(micros(now))
-        .execute(&mut *tx)
-        .await?;
-        let row = by_id(&mut tx, id).await?;
-        self.commit(tx).await?;
-        Ok(row)
+        self.write(CreateVm {
+            id,
+            key: key.clone(),
+            memory_mib,
+            now,
+            budget: *budget,
+        })
+        .await
     }
 
     /// The VM with this id, gone or not.
@@ -87,13 +78,13 @@ impl Store {
         if matches!(next, VmPhase::Assigned { .. }) {
             return Err(StoreError::AssignedAlone);
         }
-        let mut tx = self.write().await?;
-        if is_held(&mut tx, seen.id).await? || !set_phase(&mut tx, seen, next, now).await? {
-            return Ok(None);
-        }
-        let row = by_id(&mut tx, seen.id).await?;
-        self.commit(tx).await?;
-        Ok(row)
+        check_vm(&seen.phase, &next)?;
+        self.write(Advance {
+            seen: seen.clone(),
+            next,
+            now,
+        })
+        .await
     }
 
     /// Closes the row of a VM of which the host was seen clean, if it is still as `seen`, and frees
@@ -115,14 +106,75 @@ impl Store {
     }
 }
 
-macro_rules! select {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, generation, engine, size, memory_mib, slot, state, phase_since, lease_id, \
-             reason FROM vms ",
-            $rest
-        )
-    };
+struct CreateVm {
+    id: VmId,
+    key: PoolKey,
+    memory_mib: u32,
+    now: OffsetDateTime,
+    budget: Budget,
+}
+
+#[async_trait]
+impl Operation for CreateVm {
+    type Answer = Option<VmRow>;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+        let taken = change.taken().await?;
+        let Some(slot) = taken.take(self.memory_mib, &self.budget) else {
+            return Ok(None);
+        };
+        let row = sqlx::query(returning!(
+            "INSERT INTO vms (id, node_id, generation, engine, size, memory_mib, slot, state, \
+             phase_since) VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)"
+        ))
+        .bind(self.id.to_string())
+        .bind(change.node.to_string())
+        .bind(&self.key.engine)
+        .bind(&self.key.size)
+        .bind(self.memory_mib)
+        .bind(slot)
+        .bind(state::PLANNED)
+        .bind(micros(self.now))
+        .fetch_one(&mut *change.connection)
+        .await?;
+        let row = rows::vm(&row)?;
+        change.wrote_vm(&row);
+        Ok(Some(row))
+    }
+}
+
+struct Advance {
+    seen: VmRow,
+    next: VmPhase,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Advance {
+    type Answer = Option<VmRow>;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+        let (state, _, reason) = vm_columns(&self.next);
+        let (seen_state, _, _) = vm_columns(&self.seen.phase);
+        // A VM that an active lease holds ends only together with that lease. Its lease stays in its
+        // row when it is destroyed, so that the unique index goes on refusing that lease another VM.
+        let row = sqlx::query(returning!(
+            "UPDATE vms SET generation = generation + 1, state = $1, reason = $2, phase_since = $3 \
+             WHERE id = $4 AND generation = $5 AND state = $6 AND NOT EXISTS \
+             (SELECT 1 FROM leases WHERE vm_id = $4 AND state = 'active')"
+        ))
+        .bind(state)
+        .bind(reason.map(|reason| reason.word()))
+        .bind(micros(self.now))
+        .bind(self.seen.id.to_string())
+        .bind(self.seen.generation)
+        .bind(seen_state)
+        .fetch_optional(&mut *change.connection)
+        .await?;
+        let row = row.as_ref().map(rows::vm).transpose()?;
+        row.iter().for_each(|row| change.wrote_vm(row));
+        Ok(row)
+    }
 }
 
 pub(super) async fn by_id(
@@ -150,43 +202,49 @@ pub(super) async fn live(
     rows.iter().map(rows::vm).collect()
 }
 
-/// Writes the next phase over the one that was seen; `false` when the row is no longer so.
-///
-/// The lease of a VM stays in its row when it is destroyed, so that the unique index goes on
-/// refusing that lease another VM.
-pub(super) async fn set_phase(
-    connection: &mut SqliteConnection,
-    seen: &VmRow,
-    next: VmPhase,
+/// Gives a ready VM to a lease; its caller has seen to it that both rows are as they must be.
+pub(super) async fn give(
+    change: &mut Change<'_>,
+    vm: VmId,
+    lease: LeaseId,
     now: OffsetDateTime,
-) -> Result<bool, StoreError> {
-    check_vm(&seen.phase, &next)?;
-    let (state, lease, reason) = vm_columns(&next);
-    let (seen_state, _, _) = vm_columns(&seen.phase);
-    let done = sqlx::query(
-        "UPDATE vms SET generation = generation + 1, state = $1, \
-         lease_id = COALESCE($2, lease_id), reason = $3, phase_since = $4 \
-         WHERE id = $5 AND generation = $6 AND state = $7",
-    )
-    .bind(state)
-    .bind(lease.map(|lease| lease.to_string()))
-    .bind(reason.map(|reason| reason.word()))
+) -> Result<(), StoreError> {
+    let row = sqlx::query(returning!(
+        "UPDATE vms SET generation = generation + 1, state = 'assigned', lease_id = $1, \
+         phase_since = $2 WHERE id = $3 AND state = 'ready'"
+    ))
+    .bind(lease.to_string())
     .bind(micros(now))
-    .bind(seen.id.to_string())
-    .bind(seen.generation)
-    .bind(seen_state)
-    .execute(connection)
+    .bind(vm.to_string())
+    .fetch_one(&mut *change.connection)
     .await?;
-    Ok(done.rows_affected() == 1)
+    change.wrote_vm(&rows::vm(&row)?);
+    Ok(())
 }
 
-/// Whether an active lease holds the VM; then it ends only together with that lease.
-async fn is_held(connection: &mut SqliteConnection, vm: VmId) -> Result<bool, StoreError> {
-    let held = sqlx::query("SELECT id FROM leases WHERE vm_id = $1 AND state = 'active'")
-        .bind(vm.to_string())
-        .fetch_optional(connection)
-        .await?;
-    Ok(held.is_some())
+/// Begins to destroy the VM of a lease that ends. The lease's own compare-and-set protects it: a VM
+/// leaves *assigned* in this way only.
+pub(super) async fn release(
+    change: &mut Change<'_>,
+    vm: VmId,
+    lease: LeaseId,
+    reason: DestroyReason,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let row = sqlx::query(returning!(
+        "UPDATE vms SET generation = generation + 1, state = 'destroying', reason = $1, \
+         phase_since = $2 WHERE id = $3 AND lease_id = $4 AND state = 'assigned'"
+    ))
+    .bind(reason.word())
+    .bind(micros(now))
+    .bind(vm.to_string())
+    .bind(lease.to_string())
+    .fetch_optional(&mut *change.connection)
+    .await?;
+    if let Some(row) = &row {
+        change.wrote_vm(&rows::vm(row)?);
+    }
+    Ok(())
 }
 
 /// Deletes VMs that were gone before this moment and that no lease refers to.

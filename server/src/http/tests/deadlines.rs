@@ -2,8 +2,10 @@
 
 use remote_docker_api::{EndReason, LeaseState};
 use time::Duration as Span;
+use time::format_description::well_known::Rfc3339;
 
 use super::*;
+use crate::lease::LeasePhase;
 
 impl Fixture {
     async fn beat(&self, id: LeaseId) -> Answer {
@@ -53,16 +55,20 @@ async fn heartbeats_and_extensions_that_can_do_nothing_say_why() {
     let fixture = Fixture::new().await;
     let more = || json!({ "remaining_s": 10 });
     let plain = fixture.active(json!({})).await;
+    let refused = |answer: Answer, status, code| {
+        let problem = answer.problem(status, code);
+        assert!(problem.hint.is_some(), "{problem:?}");
+    };
     let answer = fixture.beat(plain.id).await;
-    answer.problem(409, ErrorCode::NoKeepalive);
+    refused(answer, 409, ErrorCode::NoKeepalive);
 
     let body = order(json!({ "wait_s": 0, "keepalive_s": 60 }));
     let waiting: Lease = fixture.post(body).await.json();
     let id = waiting.id;
     let answer = fixture.beat(id).await;
-    answer.problem(409, ErrorCode::LeaseNotActive);
+    refused(answer, 409, ErrorCode::LeaseNotActive);
     let answer = fixture.extend(id, more()).await;
-    answer.problem(409, ErrorCode::LeaseNotActive);
+    refused(answer, 409, ErrorCode::LeaseNotActive);
 
     // The wish alone is an end.
     fixture.grant(id).await;
@@ -75,17 +81,17 @@ async fn heartbeats_and_extensions_that_can_do_nothing_say_why() {
             assert_eq!(lease.state, LeaseState::Ended);
         }
         let answer = fixture.beat(id).await;
-        answer.problem(409, ErrorCode::LeaseEnded);
+        refused(answer, 409, ErrorCode::LeaseEnded);
         let answer = fixture.extend(id, more()).await;
-        answer.problem(409, ErrorCode::LeaseEnded);
+        refused(answer, 409, ErrorCode::LeaseEnded);
     }
     let missing = "l-0000000000007".parse().unwrap();
     let answer = fixture.beat(missing).await;
-    answer.problem(404, ErrorCode::LeaseNotFound);
+    refused(answer, 404, ErrorCode::LeaseNotFound);
     let answer = fixture.extend(missing, more()).await;
-    answer.problem(404, ErrorCode::LeaseNotFound);
+    refused(answer, 404, ErrorCode::LeaseNotFound);
     let answer = fixture.call(Method::POST, "/v1/leases/x/heartbeat").await;
-    answer.problem(400, ErrorCode::InvalidId);
+    refused(answer, 400, ErrorCode::InvalidId);
 }
 
 #[tokio::test]
@@ -172,4 +178,42 @@ async fn a_policy_that_was_tightened_takes_nothing_away() {
         .extend(lease.id, json!({ "remaining_s": 301 }))
         .await;
     more.problem(422, ErrorCode::InvalidExtension);
+}
+
+#[tokio::test]
+async fn moments_are_told_and_taken_as_the_hosts_clock_has_them() {
+    let fixture = Fixture::new().await;
+    let body = json!({ "ttl_s": 600, "keepalive_s": 60 });
+    let before = fixture.active(body).await;
+    let path = format!("/v1/leases/{}", before.id);
+    for ahead in [Span::hours(1), Span::hours(-1)] {
+        fixture.clock.set_ahead(ahead);
+        let lease: Lease = fixture.get(&path).await.json();
+        let moments = |lease: &Lease| {
+            let due = lease.heartbeat_due_at.unwrap();
+            let (ready, end) = (lease.ready_at.unwrap(), lease.expires_at.unwrap());
+            [lease.created_at, ready, end, due]
+        };
+        let told = moments(&before).map(|moment| moment + ahead);
+        assert_eq!(moments(&lease), told);
+        let same = json!({ "until": told[2].format(&Rfc3339).unwrap() });
+        let answer = fixture.extend(lease.id, same).await;
+        assert_eq!(answer.json::<Lease>(), lease, "nothing had to be moved");
+    }
+    fixture.clock.set_ahead(Span::HOUR);
+    let later = json!({ "until": "2026-03-01T13:20:00Z" });
+    fixture.extend(before.id, later).await;
+    let row = fixture.api.store.lease(before.id).await.unwrap().unwrap();
+    let LeasePhase::Active(grant) = row.phase else {
+        panic!("{row:?}");
+    };
+    assert_eq!(grant.expires_at, NOW + Span::minutes(20));
+    let answer = fixture
+        .extend(before.id, json!({ "remaining_s": 86_401 }))
+        .await;
+    let problem = answer.problem(422, ErrorCode::InvalidExtension);
+    assert!(
+        problem.detail.contains("2026-03-02T13:00:00Z"),
+        "{problem:?}"
+    );
 }

@@ -90,6 +90,13 @@ async fn a_life_is_told_while_it_happens_and_again_afterwards() {
     let mut live = fixture.follow(lease.id, None).await;
     let first = live.event().await.unwrap();
     assert_eq!((first.seq, first.kind, first.at), (1, Queued, NOW));
+    // It is told as the host's clock has it.
+    let hour = time::Duration::HOUR;
+    fixture.clock.set_ahead(hour);
+    let mut other = fixture.follow(lease.id, None).await;
+    assert_eq!(other.event().await.unwrap().at, NOW + hour);
+    drop(other);
+    fixture.clock.set_ahead(time::Duration::ZERO);
     fixture.grant(lease.id).await;
     assert_eq!(live.event().await.unwrap().kind, Ready);
     fixture.wish_end(lease.id).await;

@@ -41,17 +41,28 @@ const TOKEN: &str = "rdt_0123456789abcdef0123456789abcdef";
 const FAR: Duration = Duration::from_secs(30);
 
 /// Shows [`NOW`] until it is set.
-struct SetClock(Mutex<OffsetDateTime>);
+struct SetClock {
+    now: Mutex<OffsetDateTime>,
+    ahead: Mutex<time::Duration>,
+}
 
 impl SetClock {
     fn set(&self, now: OffsetDateTime) {
-        *self.0.lock().unwrap() = now;
+        *self.now.lock().unwrap() = now;
+    }
+
+    fn set_ahead(&self, ahead: time::Duration) {
+        *self.ahead.lock().unwrap() = ahead;
     }
 }
 
 impl Clock for SetClock {
     fn now(&self) -> OffsetDateTime {
-        *self.0.lock().unwrap()
+        *self.now.lock().unwrap()
+    }
+
+    fn ahead(&self) -> time::Duration {
+        *self.ahead.lock().unwrap()
     }
 }
 
@@ -90,7 +101,10 @@ impl Fixture {
         readiness.set("hypervisor", Check::Ok);
         let outlook = watch::Sender::default();
         let logs = Arc::new(guest_logs::FakeLogs::default());
-        let clock = Arc::new(SetClock(Mutex::new(NOW)));
+        let clock = Arc::new(SetClock {
+            now: Mutex::new(NOW),
+            ahead: Mutex::default(),
+        });
         let api = Arc::new(ApiState {
             store: Arc::new(store),
             catalogue: Catalogue::new(engines.into(), Some("26"), config.sizes, "small").unwrap(),

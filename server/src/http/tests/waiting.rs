@@ -124,3 +124,22 @@ async fn following_a_lease_ends_with_its_time() {
     let row = fixture.lease_once(|_| true).await;
     assert_eq!(row.phase, LeasePhase::Waiting);
 }
+
+#[tokio::test]
+async fn a_database_that_another_program_holds_is_told_with_when_to_try_again() {
+    let fixture = Fixture::new().await;
+    let path = fixture.folder.path().join("state.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let answer = fixture.post(order(json!({ "wait_s": 0 }))).await;
+    let problem = answer.problem(503, ErrorCode::NotReady);
+    assert!(problem.hint.is_some() && problem.detail.contains("another program"));
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    let answer = fixture.post(order(json!({ "wait_s": 0 }))).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+}

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
+use virt::connect::Connect;
 
-use super::domains::Condition;
+use super::domains::{Condition, Found};
 use super::{Host, blocking, domains};
+use crate::hypervisor::domain_xml::Owner;
 use crate::hypervisor::folder::{self, file_error};
 use crate::hypervisor::{HypervisorError, Observed};
 use crate::ids::VmId;
@@ -43,6 +45,28 @@ pub(super) async fn list(host: &Host) -> Result<Observed, HypervisorError> {
     let (seen, wires, folders) = tokio::try_join!(seen, wires, folders)?;
     let free = free_disk(host).await?;
     Ok(merge(seen, wires, folders, free))
+}
+
+/// Looks for the domain, the wire and the folder of one VM.
+///
+/// # Errors
+/// When any of them cannot be seen.
+pub(super) async fn shows(host: &Host, vm: VmId) -> Result<bool, HypervisorError> {
+    let owner = Owner {
+        install: host.install,
+        vm,
+    };
+    let find =
+        move |connect: &Connect| Ok(matches!(domains::find(connect, owner)?, Found::Ours(_)));
+    let domain = host.threads.call_for(vm, "look for the VM", LIMIT, find);
+    let wire = async { Ok(host.wires.has(vm).await?) };
+    let folder = host.folder(vm);
+    let folder = blocking("look for the VM's folder", move || {
+        let there = folder.path().try_exists();
+        there.map_err(|error| file_error("look at", folder.path(), error))
+    });
+    let (domain, wire, folder) = tokio::try_join!(domain, wire, folder)?;
+    Ok(domain || wire || folder)
 }
 
 /// How much QEMU's user can still write below the folder of all VMs, in bytes.

@@ -8,6 +8,7 @@ use guest_protocol::{
     Logs, Phase, Reply, Request, Status, VERSION, encode,
 };
 use rcgen::{CertificateParams, DnType, KeyPair};
+use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
@@ -20,6 +21,14 @@ use crate::clock::Clock;
 pub struct SimGuest {
     /// What is done with it.
     pub activity: Activity,
+    /// When a byte of its API last moved. With it, `activity.idle_ms` is told from it.
+    pub used_at: Option<OffsetDateTime>,
+    /// When it was asked first how it is.
+    asked_since: Option<OffsetDateTime>,
+    /// The longest that nothing had been done with it when it was asked, in milliseconds.
+    pub most_idle_ms: u64,
+    /// Whether it told an identity that was not its own.
+    pub lied: bool,
     /// Whether its Docker daemon answers.
     pub docker_answers: bool,
     /// The end of its daemon's log.
@@ -30,6 +39,30 @@ pub struct SimGuest {
     pub notices: Vec<String>,
 }
 
+impl SimGuest {
+    /// What it answers at `now` when it is asked how it is.
+    fn status(&mut self, phase: Phase, now: OffsetDateTime) -> Status {
+        self.asked += 1;
+        let mut activity = self.activity;
+        if let Some(used_at) = self.used_at {
+            let idle = (now - used_at).whole_milliseconds();
+            activity.idle_ms = Some(u64::try_from(idle).unwrap_or_default());
+        }
+        let asked_since = *self.asked_since.get_or_insert(now);
+        if !activity.works() && self.docker_answers {
+            let idle = (now - self.used_at.unwrap_or(asked_since)).whole_milliseconds();
+            let idle_ms = u64::try_from(idle).unwrap_or_default();
+            self.most_idle_ms = self.most_idle_ms.max(idle_ms);
+        }
+        Status {
+            phase,
+            docker_answers: self.docker_answers,
+            docker_restarts: 0,
+            activity,
+        }
+    }
+}
+
 impl Default for SimGuest {
     /// Well, and never used.
     fn default() -> Self {
@@ -38,6 +71,10 @@ impl Default for SimGuest {
                 containers_running: Some(0),
                 ..Activity::default()
             },
+            used_at: None,
+            asked_since: None,
+            most_idle_ms: 0,
+            lied: false,
             docker_answers: true,
             dockerd_log: String::new(),
             asked: 0,
@@ -49,7 +86,7 @@ impl Default for SimGuest {
 pub(super) struct SimAgent {
     phase: Mutex<Phase>,
     manners: watch::Sender<Manners>,
-    guest: Mutex<SimGuest>,
+    guest: Arc<Mutex<SimGuest>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,7 +108,7 @@ impl SimAgent {
         Self {
             phase: Mutex::new(phase),
             manners: watch::Sender::default(),
-            guest: Mutex::default(),
+            guest: Arc::default(),
             clock,
         }
     }
@@ -86,6 +123,10 @@ impl SimAgent {
         change(&mut self.guest.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    pub(super) fn record(&self) -> Arc<Mutex<SimGuest>> {
+        self.guest.clone()
+    }
+
     /// Does over one connection what its manners are until it ends.
     pub(super) async fn serve(self: Arc<Self>, mut stream: DuplexStream, fault: Option<SimFault>) {
         let mut decoder = LineDecoder::default();
@@ -94,7 +135,9 @@ impl SimAgent {
             let now = *manners.borrow_and_update();
             let behaved = async {
                 match now {
-                    Manners::Good => self.converse(&mut stream, &mut decoder, fault).await,
+                    Manners::Good | Manners::Repeats | Manners::Boasts => {
+                        self.converse(&mut stream, &mut decoder, fault).await;
+                    }
                     Manners::Silent => swallow(&mut stream).await,
                     Manners::Floods => flood(&mut stream).await,
                     Manners::Rubbish => rubbish(&mut stream).await,
@@ -124,11 +167,16 @@ impl SimAgent {
                         _ => {}
                     }
                 }
-                let result = self.answer(call, fault);
+                let manners = *self.manners.borrow();
+                let result = match manners {
+                    Manners::Boasts => Ok(boast()),
+                    _ => self.answer(call, fault),
+                };
                 let Ok(frame) = encode(&FromGuest::Reply { id, result }) else {
                     return;
                 };
-                if stream.write_all(&frame).await.is_err() {
+                let times = if manners == Manners::Repeats { 2 } else { 1 };
+                if stream.write_all(&frame.repeat(times)).await.is_err() {
                     return;
                 }
             }
@@ -156,10 +204,13 @@ impl SimAgent {
                     Some(SimFault::Fails | SimFault::FailsAfterwards) => {
                         return Err(failed("was told to fail"));
                     }
-                    Some(SimFault::Lies) => Activated {
-                        address: Ipv4Addr::UNSPECIFIED,
-                        ..self.activate(&activation)?
-                    },
+                    Some(SimFault::Lies) => {
+                        self.guest(|guest| guest.lied = true);
+                        Activated {
+                            address: Ipv4Addr::UNSPECIFIED,
+                            ..self.activate(&activation)?
+                        }
+                    }
                     _ => self.activate(&activation)?,
                 };
                 *phase = Phase::Activated;
@@ -169,15 +220,10 @@ impl SimAgent {
                 *phase = Phase::Serving;
                 Reply::Serving
             }
-            (Call::Status, phase) => self.guest(|guest| {
-                guest.asked += 1;
-                Reply::Status(Status {
-                    phase,
-                    docker_answers: guest.docker_answers,
-                    docker_restarts: 0,
-                    activity: guest.activity,
-                })
-            }),
+            (Call::Status, phase) => {
+                let now = self.clock.now();
+                Reply::Status(self.guest(|guest| guest.status(phase, now)))
+            }
             (Call::Logs { .. }, _) => Reply::Logs(Logs {
                 dockerd: self.guest(|guest| guest.dockerd_log.clone()),
                 ..Logs::default()
@@ -206,7 +252,7 @@ impl SimAgent {
             .serialize_request(&key)
             .and_then(|request| request.pem())
             .map_err(|error| failed(&error.to_string()))?;
-        let now = self.clock.now().unix_timestamp_nanos();
+        let now = self.clock.wall().unix_timestamp_nanos();
         Ok(Activated {
             csr_pem,
             // A key that nobody holds.
@@ -223,6 +269,15 @@ impl SimAgent {
             open_connections: 0,
         })
     }
+}
+
+/// That it serves its holder, which nobody has seen.
+fn boast() -> Reply {
+    Reply::Hello(Hello {
+        version: VERSION,
+        phase: Phase::Serving,
+        boot_id: "simulated".into(),
+    })
 }
 
 /// Takes everything and says nothing.

@@ -15,7 +15,8 @@ pub enum SimFault {
     Lies,
     /// The call takes this long.
     Slow(Duration),
-    /// The call never returns.
+    /// The call does not return, but for [`let_go`](super::SimHypervisor::let_go), after which it
+    /// fails and did nothing.
     Hangs,
 }
 
@@ -29,6 +30,7 @@ pub enum Verb {
     Destroy,
     /// Is about no VM in particular.
     List,
+    Shows,
     Resume,
     /// Is about no VM in particular.
     FreeDisk,
@@ -48,6 +50,10 @@ pub enum Manners {
     Floods,
     /// It sends what is no frame, and one that is longer than frames may be.
     Rubbish,
+    /// It says everything twice.
+    Repeats,
+    /// Whatever it is asked, it says that it is well and serves its holder.
+    Boasts,
 }
 
 /// One line of the script.

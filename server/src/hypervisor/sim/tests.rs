@@ -39,6 +39,7 @@ async fn a_lasting_fault_of_one_vm_ends_when_it_is_lifted_and_is_nobody_elses() 
     }
     sim.destroy(two).await.unwrap();
     assert_eq!(sim.vms(), [one]);
+    assert!(sim.shows(one).await.unwrap() && !sim.shows(two).await.unwrap());
     sim.lift(Some(one), Verb::Destroy);
     sim.destroy(one).await.unwrap();
     assert_eq!(sim.list().await.unwrap(), Observed::default());

@@ -123,6 +123,7 @@ impl World {
                         heard_at: self.now,
                     };
                     self.activity.insert(vm, report);
+                    self.stirred.insert(vm);
                 }
             }
             Event::Unwell(which) => {
@@ -291,6 +292,7 @@ proptest! {
             world.land(0, true);
         }
         world.held_back.clear();
+        world.stirred.extend(world.activity.keys());
         world.activity.clear();
         let entitled = world.entitled();
         world.settle();

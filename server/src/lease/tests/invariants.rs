@@ -72,9 +72,11 @@ impl World {
 
     /// 6.
     fn only_active_leases_have_routes(&self) {
-        let leases: Vec<_> = self.leases.values().cloned().collect();
-        let vms: Vec<_> = self.vms.values().cloned().collect();
-        let routes = routes(&leases, &vms, NETWORK);
+        let of = |lease: &LeaseRow| match &lease.phase {
+            LeasePhase::Active(grant) => route(lease, self.vms.get(&grant.vm), NETWORK),
+            _ => route(lease, None, NETWORK),
+        };
+        let routes: Vec<_> = self.leases.values().filter_map(of).collect();
         for route in &routes {
             let phase = &self.leases[&route.lease].phase;
             let LeasePhase::Active(grant) = phase else {

@@ -5,11 +5,13 @@ mod deadlines;
 mod disk;
 mod interleavings;
 mod invariants;
+mod quiet;
 mod rules;
 mod transitions;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use remote_docker_api::LeaseId;
 use time::macros::datetime;

@@ -385,22 +385,22 @@ fn a_kind_that_just_failed_is_held_back_and_others_are_not() {
 fn routes_lead_to_the_address_of_the_slot_and_never_to_a_vm_of_another() {
     let network = std::net::Ipv4Addr::new(10, 213, 0, 0);
     let held = vm(1, "one", VmPhase::Assigned { lease: LEASE });
-    let leases = [active(2, VM), waiting(3, "one")];
-    let made = routes(&leases, std::slice::from_ref(&held), network);
+    let lease = active(2, VM);
+    let made = route(&lease, Some(&held), network);
     let guest = "10.213.0.1:2376".parse().unwrap();
     assert_eq!(
         made,
-        [crate::relay::Route {
+        Some(crate::relay::Route {
             lease: LEASE,
             port: 20_000,
             guest
-        }]
+        })
     );
-    let lease = LeaseId::from_bits(3);
-    let other = vm(1, "one", VmPhase::Assigned { lease });
-    assert_eq!(routes(&leases, &[other], network), []);
-    let other = vm(9, "one", VmPhase::Assigned { lease: LEASE });
-    assert_eq!(routes(&leases, &[other], network), []);
+    assert_eq!(route(&waiting(3, "one"), Some(&held), network), None);
+    let other = LeaseId::from_bits(3);
+    let other = vm(1, "one", VmPhase::Assigned { lease: other });
+    assert_eq!(route(&lease, Some(&other), network), None);
+    assert_eq!(route(&lease, None, network), None);
 }
 
 #[test]

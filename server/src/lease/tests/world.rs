@@ -50,6 +50,10 @@ pub(super) struct World {
     pub(super) unwell: BTreeSet<VmId>,
     /// Whom each VM was ever handed to.
     pub(super) served: BTreeMap<VmId, BTreeSet<LeaseId>>,
+    /// The same rows as a server keeps them that is told what changes.
+    pub(super) roster: Roster,
+    /// VMs whose guest said something since the roster was told.
+    pub(super) stirred: BTreeSet<VmId>,
     next_id: u64,
 }
 
@@ -71,6 +75,8 @@ impl World {
             activity: BTreeMap::new(),
             unwell: BTreeSet::new(),
             served: BTreeMap::new(),
+            roster: Roster::default(),
+            stirred: BTreeSet::new(),
             next_id: 1,
         }
     }
@@ -143,6 +149,14 @@ impl World {
         self.listening_since = self.now;
         self.activity.clear();
         self.unwell.clear();
+        // A server that starts has read all rows.
+        self.roster = Roster::new(
+            self.live_vms().cloned().collect(),
+            (self.leases.values())
+                .filter(|lease| !has_ended(lease))
+                .cloned()
+                .collect(),
+        );
         for lease in self.leases.values_mut() {
             if lease.phase == LeasePhase::Waiting && lease.attended {
                 lease.end_wish.get_or_insert(EndReason::ClientGone);
@@ -205,11 +219,13 @@ impl World {
             activity: self.activity.clone(),
             unwell: self.unwell.clone(),
             free_disk_bytes: None,
+            quiet: Arc::default(),
         }
     }
 
     /// Plans once and begins everything. Answers what was planned.
     pub(super) fn reconcile(&mut self, observe: bool) -> Vec<Action> {
+        self.a_look_at_the_restless_is_enough();
         let actions = plan(self.now, &self.snapshot(observe), &self.policy);
         for action in actions.clone() {
             self.begin(action);

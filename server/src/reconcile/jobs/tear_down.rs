@@ -14,8 +14,7 @@ pub(in super::super) async fn tear_down(context: Context, id: VmId, row: Option<
 async fn run(context: &Context, id: VmId, row: Option<VmRow>) -> Result<(), JobError> {
     context.hypervisor.destroy(id).await?;
     failpoint::hit("vm-destroyed");
-    let left = context.hypervisor.list().await?;
-    if left.running.contains(&id) || left.remnants.contains(&id) {
+    if context.hypervisor.shows(id).await? {
         return Err(JobError::NotClean);
     }
     if let Some(row) = row

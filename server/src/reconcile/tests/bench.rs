@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use remote_docker_api::{EndReason, LeaseId};
 use time::OffsetDateTime;
@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::calendar::Calendar;
-use crate::clock::Clock;
+use crate::clock::hands::Hands;
+use crate::clock::{Clock, SteadyClock};
 use crate::guest::Guests;
 use crate::hypervisor::sim::SimHypervisor;
 use crate::hypervisor::template::Templates;
@@ -27,21 +28,14 @@ use crate::store::{NewLease, Store};
 /// Waiting for a level ends after this; far beyond what any test needs.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
-#[derive(Clone)]
-pub(super) struct ManualClock(Arc<Mutex<OffsetDateTime>>);
-
-impl Clock for ManualClock {
-    fn now(&self) -> OffsetDateTime {
-        *self.0.lock().unwrap()
-    }
-}
-
 pub(super) struct Bench {
     pub(super) sim: SimHypervisor,
     pub(super) store: Arc<Store>,
     pub(super) settings: Settings,
-    clock: ManualClock,
-    folder: tempfile::TempDir,
+    /// The host's clocks.
+    hands: Hands,
+    clock: Arc<SteadyClock<Hands>>,
+    pub(super) folder: tempfile::TempDir,
     server: Option<Server>,
     leases_made: u64,
 }
@@ -82,6 +76,11 @@ pub(super) fn key() -> PoolKey {
     }
 }
 
+/// What a server does when it starts.
+fn server_time(folder: &std::path::Path, hands: &Hands) -> Arc<SteadyClock<Hands>> {
+    Arc::new(SteadyClock::open(&folder.join("clock.json"), hands.clone()))
+}
+
 /// Ports that are free now, one after the other. Each test process draws its own range.
 fn free_ports(count: u16) -> std::ops::RangeInclusive<u16> {
     let start = 20_000 + (std::process::id() % 2_000) as u16 * 20;
@@ -100,7 +99,8 @@ impl Bench {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
-        let clock = ManualClock(Arc::new(Mutex::new(start)));
+        let hands = Hands::new(start);
+        let clock = server_time(folder.path(), &hands);
         let image = ImageFiles {
             disk: folder.path().join("disk"),
             kernel: folder.path().join("kernel"),
@@ -148,11 +148,12 @@ impl Bench {
             drain: None,
         };
         let store = Arc::new(Store::open(&folder.path().join("state.db")).await.unwrap());
-        let sim = SimHypervisor::new(Arc::new(clock.clone()));
+        let sim = SimHypervisor::new(clock.clone());
         Self {
             sim,
             store,
             settings,
+            hands,
             clock,
             folder,
             server: None,
@@ -168,12 +169,13 @@ impl Bench {
     }
 
     pub(super) async fn start(&mut self) {
+        self.clock = server_time(self.folder.path(), &self.hands);
         self.store.startup().await.unwrap();
         let dialer = Arc::new(DirectDialer);
         let reconciler = Reconciler::new(
             self.store.clone(),
             Arc::new(self.sim.clone()),
-            Arc::new(self.clock.clone()),
+            self.clock.clone(),
             Relay::new(dialer, Ipv4Addr::LOCALHOST, Limits::default()),
             Templates::new(self.folder.path().join("templates")),
             self.settings.clone(),
@@ -260,9 +262,7 @@ impl Bench {
 
     /// Runs SQL on the server's database behind its back.
     pub(super) async fn sql(&self, statement: &'static str) {
-        let path = self.folder.path().join("state.db");
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-        let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        let mut connection = self.another_connection().await;
         sqlx::raw_sql(statement)
             .execute(&mut connection)
             .await
@@ -279,8 +279,31 @@ impl Bench {
 
     /// Lets time pass and wakes the reconciler.
     pub(super) async fn pass(&self, seconds: i64) {
-        *self.clock.0.lock().unwrap() += time::Duration::seconds(seconds);
+        self.hands.pass(seconds);
         self.poke().await;
+    }
+
+    /// Lets time pass and wakes nobody.
+    pub(super) fn pass_unseen(&self, seconds: i64) {
+        self.hands.pass(seconds);
+    }
+
+    /// Another connection to the server's database, as another program would have it.
+    pub(super) async fn another_connection(&self) -> sqlx::SqliteConnection {
+        let path = self.folder.path().join("state.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        sqlx::ConnectOptions::connect(&options).await.unwrap()
+    }
+
+    /// Somebody sets the host's clock.
+    pub(super) async fn set_clock(&self, by_s: i64) {
+        self.hands.set(by_s);
+        self.poke().await;
+    }
+
+    /// What the host's clock shows.
+    pub(super) fn wall(&self) -> OffsetDateTime {
+        self.clock.wall()
     }
 
     /// Any committed write wakes the reconciler.
@@ -366,6 +389,18 @@ impl Bench {
         };
         self.store.insert_lease(&new).await.unwrap();
         id
+    }
+
+    /// Waits until the server has gone round: whoever asks now is served after all that was due.
+    pub(super) async fn goes_round(&mut self) {
+        let other = self.ask().await;
+        self.active(other).await;
+        self.release(other).await;
+        self.ended(other).await;
+    }
+
+    pub(super) async fn is_active(&self, id: LeaseId) -> bool {
+        matches!(self.lease(id).await.phase, LeasePhase::Active(_))
     }
 
     pub(super) async fn release(&self, id: LeaseId) {

@@ -1,8 +1,11 @@
 //! A database that fails and works again.
 
+use remote_docker_api::EndReason;
+
 use super::bench::Bench;
 use crate::lease::LeasePhase;
 use crate::reconcile::Trouble;
+use crate::store::StoreError;
 
 #[tokio::test]
 async fn a_database_that_fails_is_told_and_forgotten_when_it_works_again() {
@@ -25,4 +28,40 @@ async fn a_database_that_fails_is_told_and_forgotten_when_it_works_again() {
         .await;
     let phase = bench.lease(lease).await.phase;
     assert_eq!(phase, LeasePhase::Active(Box::new(grant)));
+}
+
+#[tokio::test]
+async fn another_that_writes_for_too_long_is_told_of_and_what_was_due_is_done_after_it() {
+    let mut bench = Bench::started().await;
+    let (given_back, expires) = (bench.ask().await, bench.ask_for(60).await);
+    bench.active(given_back).await;
+    bench.active(expires).await;
+    let mut other = bench.another_connection().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    bench.pass_unseen(60);
+    // The client is told, so that it may try again.
+    let wish = bench.store.wish_end(given_back, EndReason::Released).await;
+    assert!(matches!(wish, Err(StoreError::Locked(_))), "{wish:?}");
+    bench
+        .eventually("the status says so", |bench| {
+            bench.status().troubles.contains_key(&Trouble::Database)
+        })
+        .await;
+    for lease in [given_back, expires] {
+        let phase = bench.lease(lease).await.phase;
+        assert!(matches!(phase, LeasePhase::Active(_)), "{phase:?}");
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(bench.ended(expires).await, EndReason::Expired);
+    bench.release(given_back).await;
+    assert_eq!(bench.ended(given_back).await, EndReason::Released);
+    bench
+        .eventually("nothing is wrong any more", |bench| {
+            bench.status().is_healthy() && bench.status().troubles.is_empty()
+        })
+        .await;
+    bench.clean().await;
 }

@@ -9,7 +9,7 @@ use crate::hypervisor::sim::{SimFault, Verb};
 use crate::lease::LeasePhase;
 
 /// A bench with a template, so that the next start is a lease's.
-async fn with_template() -> Bench {
+pub(super) async fn with_template() -> Bench {
     let mut bench = Bench::started().await;
     let lease = bench.ask().await;
     bench.active(lease).await;

@@ -1,10 +1,14 @@
+mod agents;
 mod bench;
+mod clock;
 mod closing;
 mod database;
 mod deadlines;
 mod disk;
 mod faults;
 mod life;
+mod races;
 mod restarts;
 mod upkeep;
+mod walk;
 mod watching;

@@ -17,7 +17,7 @@ fn asked(bench: &Bench, vm: VmId) -> Option<u32> {
 
 /// Waits until the guest was asked twice more, so that an answer after this call was taken in, or is
 /// gone because of that.
-async fn asked_again(bench: &Bench, vm: VmId) {
+pub(super) async fn asked_again(bench: &Bench, vm: VmId) {
     let before = asked(bench, vm).unwrap_or_default();
     bench
         .eventually("the guest is asked again", |bench| {

@@ -159,7 +159,8 @@ impl Watcher {
                 let (vm, what) = (self.vm, used(&status));
                 let took_ms = asked_at.elapsed().as_millis();
                 tracing::debug!(%vm, took_ms, ?status, "{vm}: {what:?}");
-                self.report(Report::Use { vm, what }).await;
+                let report = Report::Use { vm, what, asked_at };
+                self.report(report).await;
                 self.health.answered(status.docker_answers, Instant::now())
             }
             Err(error) if error.channel_holds() => self.health.missed(),

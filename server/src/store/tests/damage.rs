@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration as StdDuration;
 
 use super::*;
+use crate::store::writer::{Change, Operation};
 use crate::store::{StoreError, options};
 
 #[tokio::test]
@@ -154,7 +155,7 @@ async fn another_that_writes_for_too_long_is_reported() {
     let path = folder.path().join("state.db");
     let impatient = options(&path).busy_timeout(StdDuration::from_millis(50));
     let other = Store::open_with(impatient).await.unwrap();
-    let held = store.write().await.unwrap();
+    let held = store.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let error = other.insert_lease(&new_lease(1)).await.unwrap_err();
     assert!(matches!(error, StoreError::Locked(_)), "{error:?}");
     // Readers are not in the way of a writer, nor it in theirs.
@@ -256,15 +257,25 @@ async fn end_all_on_a_full_disk(folder: &std::path::Path) {
 }
 
 /// A really full disk makes SQLite end the transaction by itself, which is imitated here.
+struct EndedBySqlite;
+
+#[async_trait::async_trait]
+impl Operation for EndedBySqlite {
+    type Answer = ();
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
+        let ended = sqlx::query("ROLLBACK").execute(&mut *change.connection);
+        ended.await?;
+        Err(StoreError::AssignedAlone)
+    }
+}
+
 #[tokio::test]
 async fn a_transaction_that_sqlite_ended_itself_is_not_in_the_way_of_the_next() {
     let Fixture { store, folder: _f } = Fixture::new().await;
-    for _ in 0..4 {
-        let mut tx = store.write().await.unwrap();
-        sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await.unwrap();
-        drop(tx);
-    }
-    for id in 1..10 {
+    for id in 1..5 {
+        let error = store.write(EndedBySqlite).await.unwrap_err();
+        assert!(matches!(error, StoreError::AssignedAlone), "{error:?}");
         insert(&store, &new_lease(id)).await;
     }
 }

@@ -96,6 +96,26 @@ async fn a_heartbeat_is_kept_and_wins_against_an_end_for_want_of_it() {
         .await
         .unwrap();
     assert_eq!(ended, None);
+    // It is no reason not to end it when its machine is gone.
+    let ended = store
+        .end_lease(&seen, EndReason::VmLost, None, at(41))
+        .await
+        .unwrap();
+    assert!(ended.is_some());
+}
+
+#[tokio::test]
+async fn a_wish_wins_against_an_end_that_was_decided_before() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let seen = make_active(store, &new_lease(1)).await;
+    let released = EndReason::Released;
+    store.wish_end(seen.id, released).await.unwrap();
+    let ended = store.end_lease(&seen, EndReason::Expired, None, at(11));
+    assert_eq!(ended.await.unwrap(), None);
+    let seen = store.lease(seen.id).await.unwrap().unwrap();
+    let ended = store.end_lease(&seen, released, None, at(12)).await;
+    assert!(ended.unwrap().is_some());
 }
 
 #[tokio::test]
