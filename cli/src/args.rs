@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
+  1    `doctor` found something that does not work
   2    the command line is wrong
   65   the server refused what was asked, such as an unknown engine
   69   the server cannot be reached, is not ready, or has no machine to give
@@ -28,6 +29,11 @@ In a shell:
   eval \"$(setup-remote-docker)\"
   docker build .
   eval \"$(setup-remote-docker stop)\"";
+
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well, or nearly: warnings do not count
+  1  something does not work";
 
 const COMPLETIONS_EXAMPLE: &str = "\
 For example:
@@ -99,6 +105,9 @@ pub(crate) enum Command {
     Extend(ExtendArgs),
     /// Show what the machine of a lease said last: its console, and its Docker daemon
     Logs(LogsArgs),
+    /// Look for what could keep this program, or the docker CLI, from using a machine
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor(DoctorArgs),
     /// Print the completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions(CompletionsArgs),
@@ -293,7 +302,7 @@ pub(crate) struct WhichLease {
 pub(crate) enum TextFormat {
     /// Lines for people
     Text,
-    /// The server's answer as JSON
+    /// All of it as JSON
     Json,
 }
 
@@ -304,6 +313,14 @@ pub(crate) enum LogPart {
     Console,
     /// The Docker daemon and containerd
     Docker,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DoctorArgs {
+    /// What to print [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) format: Option<TextFormat>,
 }
 
 /// Options of `completions`.

@@ -82,6 +82,18 @@ impl Base {
         Ok(Self(path))
     }
 
+    /// Writes a file and removes it again; gives the path of the folder.
+    ///
+    /// # Errors
+    /// Says what could not be written or removed.
+    pub(crate) fn try_out(self) -> Result<PathBuf, LeaseDirError> {
+        // Unique among those that run at the same time.
+        let path = self.0.join(format!(".try-{}", std::process::id()));
+        write_new(&path, "x")?;
+        fs::remove_file(&path).map_err(|source| LeaseDirError::Remove { path, source })?;
+        Ok(self.0)
+    }
+
     /// Writes the folder of a lease. After an error nothing of it is left.
     ///
     /// # Errors
@@ -182,15 +194,21 @@ impl LeaseDir {
     }
 
     fn write_file(&self, name: &str, content: &str) -> Result<(), LeaseDirError> {
-        let path = self.path.join(name);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(content.as_bytes()))
-            .map_err(|source| LeaseDirError::Write { path, source })
+        write_new(&self.path.join(name), content)
     }
+}
+
+fn write_new(path: &Path, content: &str) -> Result<(), LeaseDirError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(content.as_bytes()))
+        .map_err(|source| LeaseDirError::Write {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn in_runtime_dir(environment: &Environment) -> Option<PathBuf> {

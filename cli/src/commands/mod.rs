@@ -11,6 +11,7 @@ use crate::error::CliError;
 use crate::lease_dir::LeaseDir;
 use crate::session::Context;
 
+mod doctor;
 mod extend;
 mod generate;
 mod list;
@@ -38,6 +39,7 @@ pub(crate) async fn dispatch(
         Command::Show(args) => show::show(flags, environment, &args).await,
         Command::Extend(args) => extend::extend(flags, environment, &args).await,
         Command::Logs(args) => logs::logs(flags, environment, &args).await,
+        Command::Doctor(args) => doctor::doctor(flags, environment, &args).await,
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     }

@@ -22,6 +22,7 @@ fn help() {
         "show",
         "extend",
         "logs",
+        "doctor",
         "completions",
         "man",
     ] {

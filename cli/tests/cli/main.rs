@@ -11,6 +11,7 @@ mod fake;
 mod sandbox;
 mod terminal;
 
+mod doctor;
 mod formats;
 mod generate;
 mod help;
