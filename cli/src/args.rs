@@ -16,6 +16,7 @@ Exit codes:
   69   the server cannot be reached, is not ready, or has no machine to give
   70   a fault of the server
   71   the system refuses something, such as a pipe
+  73   the docker CLI is missing, or cannot make a context or a builder
   74   a file or the output cannot be written
   76   the server's answer cannot be used
   77   the token is missing or not good for this server
@@ -152,6 +153,14 @@ pub(crate) struct StartArgs {
     /// Name of this request, unique for each: a second one of the same name gets no second machine
     #[arg(long, value_name = "KEY", value_parser = parse_idempotency_key)]
     pub(crate) idempotency_key: Option<String>,
+    /// Make a docker context of this name for the lease, and the current one; `stop` puts the one of before
+    /// back
+    #[arg(long, value_name = "NAME", value_parser = parse_docker_name)]
+    pub(crate) context: Option<String>,
+    /// Make a builder of this name for `docker buildx`, with BuildKit in a container on the machine; `stop`
+    /// removes it
+    #[arg(long, value_name = "NAME", value_parser = parse_docker_name)]
+    pub(crate) builder: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -353,6 +362,9 @@ impl CommandLine {
             Some(_) => return refuse("options of a command stand after the command's name"),
         };
         match &command {
+            Command::Start(start) if start.context.is_some() && start.context == start.builder => {
+                refuse("--context and --builder are to have different names")
+            }
             Command::Start(StartArgs { output, .. }) | Command::Stop(StopArgs { output, .. })
                 if output.env_file.is_some() && !output.format().takes_a_file() =>
             {
@@ -415,6 +427,20 @@ fn parse_idempotency_key(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("a key has 1 to 255 visible ASCII characters and no blank".to_owned())
+    }
+}
+
+/// As docker demands it of contexts; it asks less of builders.
+fn parse_docker_name(text: &str) -> Result<String, String> {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
+    let begins_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if begins_well && text.len() >= 2 && text != "default" && text.bytes().all(inside) {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "a name has two characters at least, letters, digits and _.+- after the first"
+                .to_owned(),
+        )
     }
 }
 

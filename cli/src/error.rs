@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::client::ApiError;
 use crate::config::ConfigError;
+use crate::docker::DockerError;
 use crate::exports::Unwritable;
 use crate::keys::KeyError;
 use crate::lease_dir::LeaseDirError;
@@ -43,6 +44,8 @@ pub(crate) enum CliError {
     NoGithubEnv,
     #[error("cannot write the manual pages to {}", folder.display())]
     Pages { folder: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Docker(#[from] DockerError),
     #[error(transparent)]
     Unwritable(#[from] Unwritable),
     #[error("{}", name(*.0))]
@@ -94,6 +97,7 @@ impl CliError {
             | Self::EnvFile { .. }
             | Self::Pages { .. }
             | Self::Unwritable(_) => 74,
+            Self::Docker(_) => 73,
             Self::Interrupted(signal) => signal_exit_code(*signal as i32),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
             Self::Spawn { .. } => 126,
@@ -121,6 +125,13 @@ impl CliError {
             Self::LeaseDir(LeaseDirError::Remove { .. }) => {
                 "only the program's own files were removed; remove the rest yourself"
             }
+            Self::Docker(error) if error.is_missing() => {
+                "install one, such as Debian's docker-cli; no daemon is needed"
+            }
+            Self::Docker(DockerError::Exists { .. }) => {
+                "choose another name, or remove that one with `docker context rm` or `docker buildx rm`"
+            }
+            Self::Docker(_) => "`setup-remote-docker doctor` tells about the docker CLI",
             Self::EnvFile { .. } => "--env-file names another file",
             Self::NoGithubEnv => {
                 "a GitHub job sets it for each step; elsewhere name a file with --env-file, or choose \

@@ -14,6 +14,7 @@ use remote_docker_api::{Lease, LeaseId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::docker::plan::Plan;
 use crate::environment::Environment;
 use crate::exports::Change;
 use crate::keys::Certificates;
@@ -47,6 +48,9 @@ pub(crate) struct Note {
     /// Variables that were changed for it beside its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) changes: Vec<Change>,
+    /// What is made for it in docker's own configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) docker: Option<Plan>,
 }
 
 /// What went wrong with a folder or its files.
@@ -105,6 +109,7 @@ impl Base {
         certificates: &Certificates,
         key_pem: &str,
         changes: &[Change],
+        docker: Option<&Plan>,
     ) -> Result<LeaseDir, LeaseDirError> {
         let path = self.0.join(lease.id.to_string());
         let Some(text) = path.to_str().map(str::to_owned) else {
@@ -120,6 +125,7 @@ impl Base {
             url: server.to_string(),
             expires_at: lease.expires_at,
             changes: changes.to_vec(),
+            docker: docker.cloned(),
         };
         let written = serde_json::to_string(&note)
             .map_err(|error| LeaseDirError::Write {

@@ -11,6 +11,7 @@ mod fake;
 mod sandbox;
 mod terminal;
 
+mod docker_config;
 mod doctor;
 mod formats;
 mod generate;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+pub(crate) mod plan;
+
 /// No call here waits for a daemon, so each takes a moment.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -19,6 +21,8 @@ pub(crate) enum DockerError {
     Failed { command: String, said: String },
     #[error("`docker {command}` did not end within {} s", LIMIT.as_secs())]
     Hangs { command: String },
+    #[error("there is a docker {what} `{name}` already")]
+    Exists { what: &'static str, name: String },
 }
 
 impl DockerError {
