@@ -113,11 +113,23 @@ impl CliError {
             Self::Config(ConfigError::Url { .. }) => {
                 "an address looks like http://127.0.0.1:7420; set REMOTE_DOCKER_URL or --url"
             }
-            Self::Config(_) => return Vec::new(),
+            Self::Config(ConfigError::Read { .. }) => {
+                "is the path right, and may this user read it? --config and --token-file name others"
+            }
+            Self::Config(ConfigError::Syntax { .. }) => {
+                "it is TOML with the keys url, token or token_file, engine, size, ttl, wait, timeout"
+            }
+            Self::Config(ConfigError::TwoTokens { .. }) => "keep one of the two",
+            Self::Config(ConfigError::BadToken { .. }) => {
+                "copy it anew from the server's file, whole and without blanks"
+            }
             Self::Api(error) => return api::hints(error),
             Self::Key(KeyError::NotACertificate(_) | KeyError::OtherKey) => NOT_OUR_SERVER,
             Self::LeaseDir(LeaseDirError::Unsafe { .. }) => {
                 "remove it, or set XDG_RUNTIME_DIR or TMPDIR to a folder of your own"
+            }
+            Self::LeaseDir(LeaseDirError::NotText { .. }) => {
+                "set XDG_RUNTIME_DIR or TMPDIR to a folder with a plainer name"
             }
             Self::LeaseDir(LeaseDirError::Make { .. } | LeaseDirError::Write { .. }) => {
                 "keys are kept below XDG_RUNTIME_DIR or, without it, TMPDIR; there must be room"
@@ -147,7 +159,21 @@ impl CliError {
             Self::BadLeaseId { .. } => "`setup-remote-docker list` shows the leases",
             Self::Over { .. } => "choose a new --idempotency-key for a new machine",
             Self::StillThere(_) => "the server goes on with it; its log says what is in the way",
-            _ => return Vec::new(),
+            Self::TwiceLabelled(_) => "give each name one value",
+            Self::Stdout(_) => "is there room on the disk, and does somebody read the output?",
+            Self::Pages { .. } => "name a folder that can be made or written to",
+            Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "is it installed, and its folder in PATH?"
+            }
+            Self::Spawn { .. } => "is it a program for this machine that this user may execute?",
+            Self::Key(KeyError::Generate(_))
+            | Self::Signals(_)
+            | Self::Runtime(_)
+            | Self::Wait(_) => {
+                "this machine has run out of something: see `ulimit -a`, memory and processes"
+            }
+            // Whoever sent the signal knows what to do.
+            Self::Interrupted(_) => return Vec::new(),
         };
         vec![hint.to_owned()]
     }

@@ -84,3 +84,27 @@ fn a_wrong_configuration_is_refused() {
     assert!(!all.contains("hush"), "{all}");
     assert_snapshot!(all);
 }
+
+#[test]
+fn the_exit_codes_of_the_guide_are_those_of_the_help() {
+    let guide = include_str!("../../../docs/cli.md");
+    let (_, table) = guide.split_once("## Exit codes").unwrap();
+    let rows = table.lines().filter_map(|line| {
+        let mut cells = line.trim_matches('|').split(" | ").map(str::trim);
+        let (code, meaning) = (cells.next()?, cells.next()?);
+        code.parse::<u8>().ok()?;
+        Some((code, meaning))
+    });
+    let rows: Vec<_> = rows.collect();
+    let sandbox = Sandbox::at(NOWHERE);
+    let help = sandbox.program("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let (_, list) = help.split_once("Exit codes:\n").unwrap();
+    let entries = list.lines().filter_map(|line| {
+        let (code, meaning) = line.trim().split_once("  ")?;
+        code.parse::<u8>().ok()?;
+        Some((code, meaning.trim()))
+    });
+    assert_eq!(rows, entries.collect::<Vec<_>>());
+    assert!(rows.len() > 10, "{rows:?}");
+}
