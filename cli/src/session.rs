@@ -92,9 +92,15 @@ impl Context {
         let Err(error) = self.client.release_with_patience(lease).await else {
             return;
         };
-        let end = match expires.and_then(|lease| lease.expires_at) {
-            Some(at) => format!("it expires at {}", moment(at)),
-            None => "it ends when its time is over".to_owned(),
+        let held = |lease: &Lease| (lease.keepalive_s, lease.expires_at);
+        let end = match expires.map(held) {
+            Some((Some(seconds), _)) => {
+                format!(
+                    "it ends when it got no heartbeat for {seconds} s, and it gets none any more"
+                )
+            }
+            Some((None, Some(at))) => format!("it expires at {}", moment(at)),
+            _ => "it ends when its time is over".to_owned(),
         };
         self.ui.warn(&format!(
             "the lease {lease} could not be given back; {end} ({})",
