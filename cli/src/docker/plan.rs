@@ -116,10 +116,8 @@ impl Plan {
     }
 
     async fn remove_context(&self, lease: LeaseId) -> Result<(), DockerError> {
-        let ask = ["context", "inspect", &self.context];
-        let args = [&ask[..], &["--format", "{{.Metadata.Description}}"]].concat();
-        let found = call(&args).await?;
-        if !found.success || found.stdout != description(lease) {
+        let found = call(&["context", "inspect", &self.context]).await?;
+        if !found.success || !is_described(&found.stdout, &description(lease)) {
             return Ok(());
         }
         if let Some(before) = &self.instead_of
@@ -149,6 +147,13 @@ fn exists(what: &'static str, name: &str) -> DockerError {
 
 fn description(lease: LeaseId) -> String {
     format!("setup-remote-docker, lease {lease}")
+}
+
+/// Whether what `docker context inspect` prints is about a context with this description. Read from JSON, as
+/// its templates name the same thing differently from version to version.
+fn is_described(inspected: &str, description: &str) -> bool {
+    let contexts: serde_json::Value = serde_json::from_str(inspected).unwrap_or_default();
+    contexts[0]["Metadata"]["Description"] == description
 }
 
 /// The option is a line of comma-separated values.

@@ -121,31 +121,33 @@ fn readiness(answer: Result<Answer, ApiError>) -> Finding {
             Finding::ok("leases", "the server can serve them")
         }
         Ok(answer) => {
-            let what = "the server cannot serve any now";
-            let reasons = unready_parts(&answer.body);
-            let what = if reasons.is_empty() {
-                what.to_owned()
+            let (reasons, failed) = unready_parts(&answer.body);
+            if failed || reasons.is_empty() {
+                let what = format!("the server can serve none: {}", reasons.join("; "));
+                let hint = "its operator finds more in its log";
+                Finding::failed("leases", what.trim_end_matches(": ")).hint(hint)
             } else {
-                format!("{what}: {}", reasons.join("; "))
-            };
-            Finding::failed("leases", what)
-                .hint("its operator finds more in its log; it may be starting")
+                let what = format!("the server is not ready yet: {}", reasons.join("; "));
+                Finding::warning("leases", what).hint("leases that are asked for now wait for it")
+            }
         }
         Err(error) => from_error("leases", error.into()),
     }
 }
 
-/// The parts that are not as they should be in an answer of `/readyz`.
-fn unready_parts(body: &[u8]) -> Vec<String> {
+/// The parts that are not as they should be in an answer of `/readyz`, and whether one has failed for good.
+fn unready_parts(body: &[u8]) -> (Vec<String>, bool) {
     let report: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let parts = report["checks"].as_object().into_iter().flatten();
-    parts
-        .filter(|(_, check)| check["state"] != "ok")
+    let parts: Vec<_> = parts.filter(|(_, check)| check["state"] != "ok").collect();
+    let failed = parts.iter().any(|(_, check)| check["state"] == "failed");
+    let told = parts
+        .iter()
         .map(|(part, check)| match check["reason"].as_str() {
             Some(reason) => format!("{part}: {reason}"),
-            None => part.clone(),
-        })
-        .collect()
+            None => (*part).clone(),
+        });
+    (told.collect(), failed)
 }
 
 /// Compares the clocks; `date` is the server's, as HTTP writes it, in an answer that took so long.

@@ -20,7 +20,8 @@ missing() { echo "$1 is not there" >&2; exit 1; }
 case "$1 $2" in
     "context inspect")
         if [ "$3" = --format ]; then cat current; exit; fi
-        cat "context-$3" 2>/dev/null || missing "$3" ;;
+        test -f "context-$3" || missing "$3"
+        printf '[{"Name": "%s", "Metadata": {"Description": "%s"}}]\n' "$3" "$(cat "context-$3")" ;;
     "context create") echo "$5" >"context-$3" ;;
     "context use") test -f "context-$3" || missing "$3"; echo "$3" >current ;;
     "context rm") rm "context-$4" ;;
@@ -97,6 +98,78 @@ fn a_context_and_a_builder_are_made_and_put_back() {
     setup.assert_put_back();
     all += &setup.sandbox.tidy(&setup.file("log").unwrap());
     assert_snapshot!(all);
+}
+
+/// The docker CLI that comes with the guest image, or the one of this machine.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where the docker CLI is, is no business of the program under test"
+)]
+fn real_docker() -> Option<PathBuf> {
+    let images = std::env::var_os("E2E_IMAGES_DIR").map(PathBuf::from);
+    let own = images.map(|images| images.join("trixie/client/docker"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path: Vec<_> = std::env::split_paths(&path)
+        .map(|folder| folder.join("docker"))
+        .collect();
+    own.into_iter().chain(path).find(|path| path.is_file())
+}
+
+/// The stand-in may be wrong about what the real one does. `make test` brings one with the image; a
+/// machine that has none cannot run this test, and says so.
+#[test]
+fn the_real_docker_cli_makes_and_removes_the_context() {
+    let Some(docker) = real_docker() else {
+        eprintln!("not tested: there is no docker CLI");
+        return;
+    };
+    let server = Fake::start();
+    let sandbox = Sandbox::new(&server);
+    let odd = sandbox.path("a,b\"c d");
+    fs::create_dir(&odd).unwrap();
+    fs::create_dir(sandbox.path("bin")).unwrap();
+    std::os::unix::fs::symlink(&docker, sandbox.path("bin/docker")).unwrap();
+    let at = |command: &mut Command| {
+        let path = format!("{}:/usr/bin:/bin", sandbox.path("bin").display());
+        command
+            .env("PATH", path)
+            .env("XDG_RUNTIME_DIR", &odd)
+            .env("DOCKER_CONFIG", sandbox.path("docker-config"))
+            .env("REMOTE_DOCKER_LEASE", LEASE);
+    };
+    let inspected = |name: &str| {
+        let mut command = Command::new(&docker);
+        command
+            .args(["context", "inspect"])
+            .args(name.split_whitespace());
+        sandbox.hermetic(&mut command);
+        at(&mut command);
+        let output = command.output().unwrap();
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8(output.stdout).unwrap())
+    };
+    let run = |args: &str| {
+        let mut command = sandbox.program(args);
+        at(&mut command);
+        let output = command.output().unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+    };
+    run("start -q --context lease");
+    // Without a name it is about the current one.
+    let current = inspected("").unwrap();
+    assert!(
+        current.contains("tcp://127.0.0.1:23760") && current.contains("key.pem"),
+        "{current}"
+    );
+    assert_eq!(inspected("lease"), Some(current));
+    run("stop -q");
+    assert_eq!(inspected("lease"), None);
+    assert!(inspected("").unwrap().contains("\"default\""));
 }
 
 #[test]

@@ -77,6 +77,21 @@ fn all_is_well() {
 }
 
 #[test]
+fn a_server_that_is_being_made_ready_is_only_warned_of() {
+    let server = Fake::on("GET", |request| match request.path.as_str() {
+        "/readyz" => {
+            let parts = json!({ "ready": false, "checks": {
+                "templates": { "state": "pending", "reason": "being built for 28/small" },
+            }});
+            dated(503, 0, &parts.to_string())
+        }
+        _ => well(request),
+    });
+    let sandbox = Sandbox::new(&server);
+    assert_snapshot!(sandbox.show(&mut with_docker(&sandbox, "doctor", COMPLETE)));
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let server = Fake::on("GET", |request| match request.path.as_str() {
         "/healthz" => dated(200, 400, "ok"),
