@@ -12,7 +12,9 @@ use crate::client::Client;
 use crate::ui::Ui;
 
 /// A machine that is ready sooner needs no words.
-const FIRST_LOOK: Duration = Duration::from_millis(700);
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// The same where each word is a line that stays.
+const FIRST_LINE: Duration = Duration::from_millis(1500);
 /// Between two looks at first; who waits long looks less often.
 const PACE: Duration = Duration::from_secs(1);
 /// Between two looks at most.
@@ -30,7 +32,7 @@ pub(crate) async fn follow(client: &Client, csr_pem: &str, ui: Ui) -> Infallible
     }
     let asked_at = Instant::now();
     ui.status(WAITING);
-    sleep(FIRST_LOOK).await;
+    sleep(if ui.redraws() { FIRST_LOOK } else { FIRST_LINE }).await;
     let Some(mut lease) = find(client, csr_pem).await else {
         return pending().await;
     };
