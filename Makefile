@@ -37,6 +37,11 @@ agent: packages ## the guest agent, static: in the guest's initramfs there is no
 	RUSTFLAGS='-C target-feature=+crt-static' \
 	    cargo build --locked --release -p guest-agent --target $(TRIPLE)
 
+cli-static: packages ## the CLI as one file that runs on any x86-64 Linux
+	RUSTFLAGS='-C target-feature=+crt-static' \
+	    cargo build --locked --release -p setup-remote-docker --target $(TRIPLE)
+	@echo '$(CARGO_TARGET_DIR)/$(TRIPLE)/release/setup-remote-docker'
+
 image: agent cache ## the guest image, unless it is up to date
 	images/build.sh --agent '$(AGENT)' --out '$(IMAGES)/trixie'
 
@@ -78,6 +83,6 @@ where: # prints the folder of the programs, for scripts
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo test build agent image lint docs bench soak packages clean cache where help
+.PHONY: demo test build agent cli-static image lint docs bench soak packages clean cache where help

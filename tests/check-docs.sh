@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The documents name tests and files; each has to be there.
+# The documents name tests, files and error codes; each has to be there.
 # shellcheck disable=SC2016 # the backquotes are those of the documents
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -24,6 +24,14 @@ while read -r path; do
     case $path in */*) ;; *) continue ;; esac
     if [ ! -e "$path" ] && [ ! -e "server/src/$path" ]; then complain ARCHITECTURE.md "the path $path"; fi
 done < <(grep -oE '`[a-z_./-]+(/|\.rs|\.sh|\.toml)`' ARCHITECTURE.md | tr -d '`' | sort -u)
+
+# Error codes: the catalogue explains those that the API has, and no others.
+if ! diff \
+    <(sed -n 's/^ *Self::[A-Za-z]* => "\([a-z_]*\)",$/\1/p' server/api/src/problem.rs | grep -vx unknown | sort) \
+    <(sed -n 's/^| `\([a-z_]*\)` |.*/\1/p' docs/errors.md | sort) >&2; then
+    echo 'error: the codes of server/api/src/problem.rs (<) and of docs/errors.md (>) differ' >&2
+    status=1
+fi
 
 # Links between documents.
 for document in *.md docs/*.md images/*.md; do

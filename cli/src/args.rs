@@ -10,14 +10,21 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind
 
 use crate::ssh::Forward;
 
+mod parse;
+
+pub(crate) use parse::parse_duration;
+use parse::{parse_docker_name, parse_idempotency_key, parse_label, parse_positive};
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
+  1    `doctor` found something that does not work
   2    the command line is wrong
   65   the server refused what was asked, such as an unknown engine
   69   the server cannot be reached, is not ready, or has no machine to give
   70   a fault of the server
   71   the system refuses something, such as a pipe
+  73   the docker CLI is missing, or cannot make a context or a builder
   74   a file or the output cannot be written
   76   the server's answer cannot be used
   77   the token is missing or not good for this server
@@ -31,6 +38,11 @@ In a shell:
   eval \"$(setup-remote-docker)\"
   docker build .
   eval \"$(setup-remote-docker stop)\"";
+
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well, or nearly: warnings do not count
+  1  something does not work";
 
 const COMPLETIONS_EXAMPLE: &str = "\
 For example:
@@ -50,7 +62,7 @@ const SSH_CONFIG_EXAMPLE: &str = "\
 Example:
   setup-remote-docker ssh-config > lease.conf
   ssh -F lease.conf remote-docker
-  scp -F lease.conf remote-docker:/var/log/dockerd.log .
+  scp -F lease.conf -r src remote-docker:/src
   rsync -e 'ssh -F lease.conf' -a src/ remote-docker:/src/";
 
 /// Gives a build a Docker daemon of its own on a fresh virtual machine.
@@ -123,6 +135,9 @@ pub(crate) enum Command {
     /// Print what ssh, scp, rsync and the like need to reach the machine of a lease
     #[command(after_help = SSH_CONFIG_EXAMPLE)]
     SshConfig(SshConfigArgs),
+    /// Look for what could keep this program, or the docker CLI, from using a machine
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor(DoctorArgs),
     /// Print the completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLE)]
     Completions(CompletionsArgs),
@@ -167,6 +182,14 @@ pub(crate) struct StartArgs {
     /// Name of this request, unique for each: a second one of the same name gets no second machine
     #[arg(long, value_name = "KEY", value_parser = parse_idempotency_key)]
     pub(crate) idempotency_key: Option<String>,
+    /// Make a docker context of this name for the lease, and the current one; `stop` puts the one of before
+    /// back
+    #[arg(long, value_name = "NAME", value_parser = parse_docker_name)]
+    pub(crate) context: Option<String>,
+    /// Make a builder of this name for `docker buildx`, with BuildKit in a container on the machine; `stop`
+    /// removes it
+    #[arg(long, value_name = "NAME", value_parser = parse_docker_name)]
+    pub(crate) builder: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -348,7 +371,7 @@ pub(crate) struct SshConfigArgs {
 pub(crate) enum TextFormat {
     /// Lines for people
     Text,
-    /// The server's answer as JSON
+    /// All of it as JSON
     Json,
 }
 
@@ -359,6 +382,14 @@ pub(crate) enum LogPart {
     Console,
     /// The Docker daemon and containerd
     Docker,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DoctorArgs {
+    /// What to print [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) format: Option<TextFormat>,
 }
 
 /// Options of `completions`.
@@ -391,6 +422,9 @@ impl CommandLine {
             Some(_) => return refuse("options of a command stand after the command's name"),
         };
         match &command {
+            Command::Start(start) if start.context.is_some() && start.context == start.builder => {
+                refuse("--context and --builder are to have different names")
+            }
             Command::Start(StartArgs { output, .. }) | Command::Stop(StopArgs { output, .. })
                 if output.env_file.is_some() && !output.format().takes_a_file() =>
             {
@@ -435,112 +469,5 @@ pub(crate) fn failure_for_a_shell(
     format.failure()
 }
 
-/// Reads a duration such as `90s`, `30m` or `1h30m`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; a duration looks like 90s, 30m or 1h30m"))
-}
-
-fn parse_positive(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-fn parse_idempotency_key(text: &str) -> Result<String, String> {
-    if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(text.to_owned())
-    } else {
-        Err("a key has 1 to 255 visible ASCII characters and no blank".to_owned())
-    }
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("a label looks like KEY=VALUE".to_owned()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_definition_is_sound() {
-        CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn a_bare_call_is_a_start() {
-        let line = CommandLine::parse_from(["x", "--ttl", "1h30m", "--label", "a=b=c"]);
-        let (_, Command::Start(start)) = line.into_command().unwrap() else {
-            panic!("not a start");
-        };
-        assert_eq!(start.lease.ttl, Some(Duration::from_secs(5400)));
-        assert_eq!(start.lease.labels, [("a".to_owned(), "b=c".to_owned())]);
-    }
-
-    #[test]
-    fn an_option_that_would_not_be_heeded_is_refused() {
-        let line = CommandLine::parse_from(["x", "--ttl", "1h", "run", "true"]);
-        assert!(line.into_command().is_err());
-        // A global one may stand anywhere.
-        for words in [["x", "-q", "run", "true"], ["x", "run", "-q", "true"]] {
-            let (global, _) = CommandLine::parse_from(words).into_command().unwrap();
-            assert!(global.quiet);
-        }
-    }
-
-    #[test]
-    fn what_a_shell_evaluates_is_told_from_the_rest() {
-        let throws = Format::Powershell.failure();
-        for (words, expected) in [
-            (vec!["x"], Some("false;\n")),
-            (vec!["x", "start", "--format", "sh"], Some("false;\n")),
-            (vec!["x", "start", "--format", "fish"], Some("false;\n")),
-            (vec!["x", "--format=powershell"], throws),
-            (vec!["x", "--format", "json"], None),
-            (vec!["x", "start", "--format=json"], None),
-            (vec!["x", "start", "--format=github"], None),
-            (vec!["x", "stop"], None),
-            (vec!["x", "run", "true"], None),
-        ] {
-            let line = CommandLine::parse_from(&words);
-            let (_, command) = line.into_command().unwrap();
-            assert_eq!(command.failure_for_a_shell(), expected, "{words:?}");
-            let unparsed = failure_for_a_shell(words.iter().map(Into::into));
-            assert_eq!(unparsed, expected, "{words:?}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_nothing_would_be_written_to_is_refused() {
-        for (words, fits) in [
-            (["x", "start", "--format=sh", "--env-file=f"], false),
-            (["x", "stop", "--format=json", "--env-file=f"], false),
-            (["x", "start", "--format=gitlab", "--env-file=f"], true),
-            (["x", "stop", "--format=dotenv", "--env-file=f"], true),
-        ] {
-            let line = CommandLine::parse_from(words);
-            assert_eq!(line.into_command().is_ok(), fits, "{words:?}");
-        }
-    }
-
-    #[test]
-    fn the_command_keeps_its_own_options() {
-        for words in [
-            vec!["x", "run", "--ttl", "5s", "--", "make", "-q", "--ttl", "1"],
-            vec!["x", "run", "--ttl", "5s", "make", "-q", "--ttl", "1"],
-        ] {
-            let (global, Command::Run(run)) =
-                CommandLine::parse_from(words).into_command().unwrap()
-            else {
-                panic!("not a run");
-            };
-            assert_eq!(run.command, ["make", "-q", "--ttl", "1"]);
-            assert!(!global.quiet);
-        }
-    }
-}
+mod tests;

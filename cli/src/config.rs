@@ -116,6 +116,20 @@ pub(crate) fn load(
     environment: &Environment,
     lease_url: Option<&str>,
 ) -> Result<Settings, ConfigError> {
+    let (settings, token) = load_but_token(flags, environment, lease_url)?;
+    let token = token?;
+    Ok(Settings { token, ..settings })
+}
+
+/// The same with the token apart: settings without one are good for what needs none.
+///
+/// # Errors
+/// As [`load`], but for the token, whose fault is told apart.
+pub(crate) fn load_but_token(
+    flags: &GlobalArgs,
+    environment: &Environment,
+    lease_url: Option<&str>,
+) -> Result<(Settings, Result<Token, ConfigError>), ConfigError> {
     let mut warnings = Vec::new();
     let (path, file) = read_file(flags.config.as_deref(), environment, &mut warnings)?;
     let in_file = || format!("the configuration file {}", path.display());
@@ -135,6 +149,26 @@ pub(crate) fn load(
         .parse()
         .map_err(|source| ConfigError::Url { origin, source })?;
 
+    let token = token(flags, environment, &file, in_file);
+    let settings = Settings {
+        server,
+        token: Token(Secret(String::new())),
+        timeout: flags.timeout.or(file.timeout).unwrap_or(DEFAULT_TIMEOUT),
+        engine: file.engine,
+        size: file.size,
+        ttl: file.ttl,
+        wait: file.wait.unwrap_or(DEFAULT_WAIT),
+        warnings,
+    };
+    Ok((settings, token))
+}
+
+fn token(
+    flags: &GlobalArgs,
+    environment: &Environment,
+    file: &FileConfig,
+    in_file: impl Fn() -> String,
+) -> Result<Token, ConfigError> {
     let (origin, token) = if let Some(token) = &flags.token {
         ("--token".to_owned(), token.clone())
     } else if let Some(file) = &flags.token_file {
@@ -148,17 +182,7 @@ pub(crate) fn load(
     } else {
         return Err(ConfigError::NoToken);
     };
-
-    Ok(Settings {
-        server,
-        token: check_token(origin, token)?,
-        timeout: flags.timeout.or(file.timeout).unwrap_or(DEFAULT_TIMEOUT),
-        engine: file.engine,
-        size: file.size,
-        ttl: file.ttl,
-        wait: file.wait.unwrap_or(DEFAULT_WAIT),
-        warnings,
-    })
+    check_token(origin, token)
 }
 
 fn check_token(origin: String, token: String) -> Result<Token, ConfigError> {

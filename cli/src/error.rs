@@ -8,12 +8,14 @@ use nix::sys::signal::Signal;
 
 use crate::client::ApiError;
 use crate::config::ConfigError;
+use crate::docker::DockerError;
 use crate::exports::Unwritable;
 use crate::keys::KeyError;
 use crate::lease_dir::LeaseDirError;
 use crate::ssh::SshError;
 
 mod api;
+mod ssh;
 
 use api::{NOT_OUR_SERVER, TOKEN_HINT};
 
@@ -44,6 +46,8 @@ pub(crate) enum CliError {
     NoGithubEnv,
     #[error("cannot write the manual pages to {}", folder.display())]
     Pages { folder: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Docker(#[from] DockerError),
     #[error(transparent)]
     Unwritable(#[from] Unwritable),
     #[error("{}", name(*.0))]
@@ -87,13 +91,14 @@ impl CliError {
     /// The program's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NoLease | Self::BadLeaseId { .. } | Self::TwiceLabelled(_) => 2,
+            Self::NoLease | Self::NoKeys(_) | Self::BadLeaseId { .. } | Self::TwiceLabelled(_) => 2,
             Self::Config(ConfigError::NoToken) => 77,
             Self::Config(_) | Self::NoGithubEnv => 78,
             Self::Api(error) => api::exit_code(error),
             Self::Key(KeyError::Generate(_))
             | Self::Signals(_)
             | Self::Runtime(_)
+            | Self::OwnPath(_)
             | Self::Wait(_) => 71,
             Self::Key(_) => 76,
             Self::LeaseDir(_)
@@ -101,26 +106,12 @@ impl CliError {
             | Self::EnvFile { .. }
             | Self::Pages { .. }
             | Self::Unwritable(_) => 74,
+            Self::Docker(_) => 73,
             Self::Interrupted(signal) => signal_exit_code(*signal as i32),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
             Self::Spawn { .. } => 126,
-            Self::StillThere(_)
-            | Self::Ssh(SshError::Connect { .. } | SshError::BrokeOff | SshError::NotOffered) => 69,
-            Self::Ssh(
-                SshError::Tls(_)
-                | SshError::OtherHostKey
-                | SshError::Refused
-                | SshError::Protocol(_),
-            ) => 76,
-            Self::Ssh(
-                SshError::Keys { .. }
-                | SshError::BadKeys { .. }
-                | SshError::Stdin(_)
-                | SshError::Listen { .. }
-                | SshError::Terminal(_),
-            ) => 74,
-            Self::NoKeys(_) => 2,
-            Self::OwnPath(_) => 71,
+            Self::Ssh(error) => ssh::exit_code(error),
+            Self::StillThere(_) => 69,
             Self::Over { .. } => 65,
         }
     }
@@ -132,11 +123,23 @@ impl CliError {
             Self::Config(ConfigError::Url { .. }) => {
                 "an address looks like http://127.0.0.1:7420; set REMOTE_DOCKER_URL or --url"
             }
-            Self::Config(_) => return Vec::new(),
+            Self::Config(ConfigError::Read { .. }) => {
+                "is the path right, and may this user read it? --config and --token-file name others"
+            }
+            Self::Config(ConfigError::Syntax { .. }) => {
+                "it is TOML with the keys url, token or token_file, engine, size, ttl, wait, timeout"
+            }
+            Self::Config(ConfigError::TwoTokens { .. }) => "keep one of the two",
+            Self::Config(ConfigError::BadToken { .. }) => {
+                "copy it anew from the server's file, whole and without blanks"
+            }
             Self::Api(error) => return api::hints(error),
             Self::Key(KeyError::NotACertificate(_) | KeyError::OtherKey) => NOT_OUR_SERVER,
             Self::LeaseDir(LeaseDirError::Unsafe { .. }) => {
                 "remove it, or set XDG_RUNTIME_DIR or TMPDIR to a folder of your own"
+            }
+            Self::LeaseDir(LeaseDirError::NotText { .. }) => {
+                "set XDG_RUNTIME_DIR or TMPDIR to a folder with a plainer name"
             }
             Self::LeaseDir(LeaseDirError::Make { .. } | LeaseDirError::Write { .. }) => {
                 "keys are kept below XDG_RUNTIME_DIR or, without it, TMPDIR; there must be room"
@@ -144,6 +147,13 @@ impl CliError {
             Self::LeaseDir(LeaseDirError::Remove { .. }) => {
                 "only the program's own files were removed; remove the rest yourself"
             }
+            Self::Docker(error) if error.is_missing() => {
+                "install one, such as Debian's docker-cli; no daemon is needed"
+            }
+            Self::Docker(DockerError::Exists { .. }) => {
+                "choose another name, or remove that one with `docker context rm` or `docker buildx rm`"
+            }
+            Self::Docker(_) => "`setup-remote-docker doctor` tells about the docker CLI",
             Self::EnvFile { .. } => "--env-file names another file",
             Self::NoGithubEnv => {
                 "a GitHub job sets it for each step; elsewhere name a file with --env-file, or choose \
@@ -162,17 +172,24 @@ impl CliError {
                 "log in from where the machine was leased, as the same user: only `start` and `run` write \
                  the keys, and `stop` removes them"
             }
-            Self::Ssh(SshError::NotOffered) => {
-                "the server or its image is older than this program; a new lease on a newer one has SSH"
-            }
-            Self::Ssh(SshError::Connect { .. } | SshError::Tls(_) | SshError::BrokeOff) => {
-                "`setup-remote-docker show` tells whether the lease still lasts"
-            }
-            Self::Ssh(SshError::Listen { .. }) => {
-                "-L takes another port, such as 8081:localhost:80"
-            }
+            Self::Ssh(error) => ssh::hint(error),
             Self::StillThere(_) => "the server goes on with it; its log says what is in the way",
-            _ => return Vec::new(),
+            Self::TwiceLabelled(_) => "give each name one value",
+            Self::Stdout(_) => "is there room on the disk, and does somebody read the output?",
+            Self::Pages { .. } => "name a folder that can be made or written to",
+            Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "is it installed, and its folder in PATH?"
+            }
+            Self::Spawn { .. } => "is it a program for this machine that this user may execute?",
+            Self::Key(KeyError::Generate(_))
+            | Self::Signals(_)
+            | Self::Runtime(_)
+            | Self::OwnPath(_)
+            | Self::Wait(_) => {
+                "this machine has run out of something: see `ulimit -a`, memory and processes"
+            }
+            // Whoever sent the signal knows what to do.
+            Self::Interrupted(_) => return Vec::new(),
         };
         vec![hint.to_owned()]
     }

@@ -14,6 +14,7 @@ use remote_docker_api::{Lease, LeaseId, SshEndpoint};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::docker::plan::Plan;
 use crate::environment::Environment;
 use crate::exports::Change;
 use crate::keys::Certificates;
@@ -54,6 +55,9 @@ pub(crate) struct Note {
     /// Variables that were changed for it beside its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) changes: Vec<Change>,
+    /// What is made for it in docker's own configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) docker: Option<Plan>,
 }
 
 /// What went wrong with a folder or its files.
@@ -89,6 +93,18 @@ impl Base {
         Ok(Self(path))
     }
 
+    /// Writes a file and removes it again; gives the path of the folder.
+    ///
+    /// # Errors
+    /// Says what could not be written or removed.
+    pub(crate) fn try_out(self) -> Result<PathBuf, LeaseDirError> {
+        // Unique among those that run at the same time.
+        let path = self.0.join(format!(".try-{}", std::process::id()));
+        write_new(&path, "x")?;
+        fs::remove_file(&path).map_err(|source| LeaseDirError::Remove { path, source })?;
+        Ok(self.0)
+    }
+
     /// Writes the folder of a lease. After an error nothing of it is left.
     ///
     /// # Errors
@@ -100,6 +116,7 @@ impl Base {
         certificates: &Certificates,
         key_pem: &str,
         changes: &[Change],
+        docker: Option<&Plan>,
     ) -> Result<LeaseDir, LeaseDirError> {
         let path = self.0.join(lease.id.to_string());
         let Some(text) = path.to_str().map(str::to_owned) else {
@@ -120,6 +137,7 @@ impl Base {
             ssh: lease.ssh.clone(),
             expires_at: lease.expires_at,
             changes: changes.to_vec(),
+            docker: docker.cloned(),
         };
         let written = serde_json::to_string(&note)
             .map_err(|error| LeaseDirError::Write {
@@ -203,15 +221,21 @@ impl LeaseDir {
     }
 
     fn write_file(&self, name: &str, content: &str) -> Result<(), LeaseDirError> {
-        let path = self.path.join(name);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(content.as_bytes()))
-            .map_err(|source| LeaseDirError::Write { path, source })
+        write_new(&self.path.join(name), content)
     }
+}
+
+fn write_new(path: &Path, content: &str) -> Result<(), LeaseDirError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(content.as_bytes()))
+        .map_err(|source| LeaseDirError::Write {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn in_runtime_dir(environment: &Environment) -> Option<PathBuf> {

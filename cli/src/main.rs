@@ -9,8 +9,11 @@ use clap::Parser;
 
 mod args;
 mod client;
+mod clock;
 mod commands;
 mod config;
+mod docker;
+mod doctor;
 mod environment;
 mod error;
 mod exports;

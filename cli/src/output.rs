@@ -194,7 +194,7 @@ pub(crate) fn end_reason(reason: Option<EndReason>) -> &'static str {
         Some(EndReason::KeepaliveMissed) => "no heartbeat of its holder came in time",
         Some(EndReason::Idle) => "nothing happened on it for as long as was agreed",
         Some(EndReason::Drained) => "the server gave up its machines",
-        None => "the server did not say why",
+        None => "the reason is not known",
     }
 }
 

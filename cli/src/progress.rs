@@ -4,17 +4,24 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
 
-use remote_docker_api::{Doing, Lease, LeaseId, LeaseState, Queue};
+use remote_docker_api::{Doing, Lease, LeaseState, Queue};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
-use crate::client::{ApiError, Client};
+use crate::client::Client;
 use crate::ui::Ui;
 
 /// A machine that is ready sooner needs no words.
-const FIRST_LOOK: Duration = Duration::from_millis(700);
-/// Between two looks.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// The same where each word is a line that stays.
+const FIRST_LINE: Duration = Duration::from_millis(1500);
+/// Between two looks at first; who waits long looks less often.
 const PACE: Duration = Duration::from_secs(1);
+/// Between two looks at most.
+const SLOWEST: Duration = Duration::from_secs(5);
+/// How often the lease is looked for in the list, which is long on a busy server.
+const TRIES: usize = 3;
+const WAITING: &str = "waiting for a machine …";
 
 /// Follows the lease that was asked for with this certificate request and tells where it stands. Never
 /// resolves: that there is an answer is for the request itself to find out. What cannot be seen is not
@@ -23,17 +30,16 @@ pub(crate) async fn follow(client: &Client, csr_pem: &str, ui: Ui) -> Infallible
     if !ui.tells() {
         return pending().await;
     }
-    let digest = Sha256::digest(csr_pem.as_bytes());
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let asked_at = Instant::now();
-    let mut told = None;
-    let mut known = None;
     ui.status(WAITING);
-    sleep(FIRST_LOOK).await;
+    sleep(if ui.redraws() { FIRST_LOOK } else { FIRST_LINE }).await;
+    let Some(mut lease) = find(client, csr_pem).await else {
+        return pending().await;
+    };
+    let id = lease.id;
+    let mut told = None;
     loop {
-        if let Ok(Some(lease)) = look(client, &digest, &mut known).await
-            && let (LeaseState::Waiting, Some(queue)) = (lease.state, &lease.queue)
-        {
+        if let (LeaseState::Waiting, Some(queue)) = (lease.state, &lease.queue) {
             let step = step(queue);
             if ui.redraws() {
                 let seconds = asked_at.elapsed().as_secs();
@@ -43,25 +49,30 @@ pub(crate) async fn follow(client: &Client, csr_pem: &str, ui: Ui) -> Infallible
                 told = Some(step);
             }
         }
-        sleep(PACE).await;
+        lease = loop {
+            sleep((PACE + asked_at.elapsed() / 20).min(SLOWEST)).await;
+            // The server may be restarting.
+            if let Ok(lease) = client.show(id, Duration::ZERO).await {
+                break lease;
+            }
+        };
     }
 }
 
-const WAITING: &str = "waiting for a machine …";
-
-/// The lease as it is now, if it can be found.
-async fn look(
-    client: &Client,
-    digest: &str,
-    known: &mut Option<LeaseId>,
-) -> Result<Option<Lease>, ApiError> {
-    if let Some(id) = *known {
-        return client.show(id, Duration::ZERO).await.map(Some);
+/// The lease in the list of all.
+async fn find(client: &Client, csr_pem: &str) -> Option<Lease> {
+    let digest = Sha256::digest(csr_pem.as_bytes());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let is_own = |lease: &Lease| lease.csr_sha256.as_ref() == Some(&digest);
+    for _ in 0..TRIES {
+        if let Ok(list) = client.list().await
+            && let Some(own) = list.leases.into_iter().find(is_own)
+        {
+            return Some(own);
+        }
+        sleep(PACE).await;
     }
-    let mut leases = client.list().await?.leases.into_iter();
-    let own = leases.find(|lease| lease.csr_sha256.as_deref() == Some(digest));
-    *known = own.as_ref().map(|lease| lease.id);
-    Ok(own)
+    None
 }
 
 /// What is being done for a lease that waits.

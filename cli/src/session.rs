@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use crate::args::LeaseArgs;
 use crate::client::{ApiError, Client, NotLeased};
 use crate::config::{self, Settings};
+use crate::docker::DockerError;
+use crate::docker::plan::Plan;
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::exports::{self, Change};
@@ -36,6 +38,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) keepalive: Option<Duration>,
     /// What the server is to know the request by.
     pub(crate) idempotency_key: Option<&'a str>,
+    /// What is to be made in docker's own configuration.
+    pub(crate) docker: Option<&'a Plan>,
 }
 
 /// An active lease with its folder written.
@@ -44,6 +48,7 @@ pub(crate) struct Session {
     pub(crate) lease: Lease,
     docker_host: String,
     changes: Vec<Change>,
+    docker: Option<Plan>,
     dir: LeaseDir,
 }
 
@@ -76,14 +81,27 @@ impl Context {
         })
     }
 
+    /// Puts docker's configuration back; failures are warnings.
+    pub(crate) async fn put_docker_back(&self, plan: &Plan, lease: LeaseId) {
+        for error in plan.undo(lease).await {
+            self.ui.warn(&in_one_line(&error));
+        }
+    }
+
     /// Gives a lease back; a failure is a warning, as whatever failed before matters more.
     pub(crate) async fn give_back(&self, lease: LeaseId, expires: Option<&Lease>) {
         let Err(error) = self.client.release_with_patience(lease).await else {
             return;
         };
-        let end = match expires.and_then(|lease| lease.expires_at) {
-            Some(at) => format!("it expires at {}", moment(at)),
-            None => "it ends when its time is over".to_owned(),
+        let held = |lease: &Lease| (lease.keepalive_s, lease.expires_at);
+        let end = match expires.map(held) {
+            Some((Some(seconds), _)) => {
+                format!(
+                    "it ends when it got no heartbeat for {seconds} s, and it gets none any more"
+                )
+            }
+            Some((None, Some(at))) => format!("it expires at {}", moment(at)),
+            _ => "it ends when its time is over".to_owned(),
         };
         self.ui.warn(&format!(
             "the lease {lease} could not be given back; {end} ({})",
@@ -136,12 +154,13 @@ impl Session {
             }
         };
         let took = asked_at.elapsed();
-        match Self::settle(context, &base, &key, &lease) {
+        match Self::settle(context, &base, &key, terms.docker, &lease) {
             Ok((docker_host, changes, dir)) => {
                 let session = Self {
                     lease,
                     docker_host,
                     changes,
+                    docker: terms.docker.cloned(),
                     dir,
                 };
                 if let Some(Caught { signal, .. }) = signals.arrived() {
@@ -162,6 +181,7 @@ impl Session {
         context: &Context,
         base: &Base,
         key: &ClientKey,
+        plan: Option<&Plan>,
         lease: &Lease,
     ) -> Result<(String, Vec<Change>, LeaseDir), CliError> {
         let unusable = |what| CliError::from(context.client.unusable(what, Some(lease.id)));
@@ -189,7 +209,8 @@ impl Session {
         let certificates = key.accept(docker)?;
         let changes = exports::changes(&docker.host, &context.environment);
         let server = context.client.server();
-        let dir = base.write(lease, server, &certificates, &key.key_pem(), &changes)?;
+        let key = key.key_pem();
+        let dir = base.write(lease, server, &certificates, &key, &changes, plan)?;
         Ok((docker.host.clone(), changes, dir))
     }
 
@@ -215,8 +236,26 @@ impl Session {
         }
     }
 
-    /// Removes the folder and gives the lease back. Both are tried; failures are warnings.
+    /// Makes what was planned in docker's own configuration.
+    ///
+    /// # Errors
+    /// It could not be made; [`Self::close`] puts back what was.
+    pub(crate) async fn set_docker_up(&self) -> Result<(), DockerError> {
+        match &self.docker {
+            Some(plan) => {
+                plan.carry_out(self.lease.id, &self.docker_host, self.dir.path())
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Puts docker's configuration back, removes the folder and gives the lease back. All are tried;
+    /// failures are warnings.
     pub(crate) async fn close(self, context: &Context) {
+        if let Some(plan) = &self.docker {
+            context.put_docker_back(plan, self.lease.id).await;
+        }
         if let Err(error) = self.dir.remove() {
             context.ui.warn(&in_one_line(&error));
         }

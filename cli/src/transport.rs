@@ -33,6 +33,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) content_type: String,
+    /// The server's clock (`Date`), as it was written.
+    pub(crate) date: String,
     pub(crate) body: Bytes,
 }
 
@@ -113,12 +115,13 @@ async fn perform(
 
     let response = sender.send_request(request).await.map_err(broken)?;
     let status = response.status();
-    let content_type = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
+    let text = |name| {
+        let value = response.headers().get(name);
+        let text = value.and_then(|value| value.to_str().ok());
+        text.unwrap_or_default().to_owned()
+    };
+    let content_type = text(header::CONTENT_TYPE);
+    let date = text(header::DATE);
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
         .collect()
         .await
@@ -130,6 +133,7 @@ async fn perform(
     Ok(Answer {
         status,
         content_type,
+        date,
         body,
     })
 }

@@ -165,6 +165,17 @@ impl Client {
         self.read(answer)
     }
 
+    /// `GET` of a path that answers everybody: its status, its body, and the server's clock.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub(crate) async fn probe(&self, path: &str) -> Result<Answer, ApiError> {
+        let mut request = self.request(Method::GET, path, Vec::new());
+        // Whoever listens there may not be the one that the token is for.
+        request.headers_mut().remove(header::AUTHORIZATION);
+        self.send(request, self.timeout).await
+    }
+
     /// Tries the same call for a bounded time while its failures may pass.
     async fn with_patience<T>(
         &self,

@@ -11,6 +11,7 @@ use crate::error::CliError;
 use crate::lease_dir::LeaseDir;
 use crate::session::Context;
 
+mod doctor;
 mod extend;
 mod generate;
 mod list;
@@ -41,6 +42,7 @@ pub(crate) async fn dispatch(
         Command::Logs(args) => logs::logs(flags, environment, &args).await,
         Command::Ssh(args) => ssh::ssh(environment, args).await,
         Command::SshConfig(args) => ssh::ssh_config(&environment, &args),
+        Command::Doctor(args) => doctor::doctor(flags, environment, &args).await,
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     }

@@ -65,18 +65,20 @@ pub(super) fn ssh_config(environment: &Environment, args: &SshConfigArgs) -> Res
 
 /// In the words of `ssh_config(5)`.
 fn config(id: LeaseId, dir: &LeaseDir, user: &str, program: &Path) -> String {
-    // A command line for the user's shell, in which `ssh` replaces what follows a percent sign.
-    let keys = sh_quote(dir.path()).replace('%', "%%");
-    let program = sh_quote(&program.to_string_lossy()).replace('%', "%%");
+    // `ssh` replaces what follows a percent sign.
+    let escape = |text: &str| text.replace('%', "%%");
+    // A command line for the user's shell.
+    let keys = escape(&sh_quote(dir.path()));
+    let program = escape(&sh_quote(&program.to_string_lossy()));
+    let known_hosts = escape(&dir.known_hosts().to_string_lossy());
     format!(
         "Host {ALIAS} {id}\n\
          \x20   User {user}\n\
          \x20   HostKeyAlias {id}\n\
-         \x20   UserKnownHostsFile \"{}\"\n\
+         \x20   UserKnownHostsFile \"{known_hosts}\"\n\
          \x20   StrictHostKeyChecking yes\n\
          \x20   PreferredAuthentications none\n\
-         \x20   ProxyCommand env DOCKER_CERT_PATH={keys} {program} ssh --stdio --lease {id}\n",
-        dir.known_hosts().display()
+         \x20   ProxyCommand env DOCKER_CERT_PATH={keys} {program} ssh --stdio --lease {id}\n"
     )
 }
 

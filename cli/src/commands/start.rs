@@ -9,6 +9,7 @@ use nix::sys::stat::{SFlag, fstat, makedev};
 use super::print;
 use super::publish::{self, publish};
 use crate::args::{Format, GlobalArgs, StartArgs};
+use crate::docker::plan::Plan;
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::session::{Context, Session, Terms};
@@ -36,18 +37,16 @@ pub(super) async fn start(
     }
     let context = Context::new(flags, environment, None)?;
     publish::check(&context.environment, &args.output)?;
+    let plan = Plan::new(args.context.as_deref(), args.builder.as_deref()).await?;
     let mut signals = Signals::install().map_err(CliError::Signals)?;
     let terms = Terms {
         keepalive: args.keepalive,
         idempotency_key: args.idempotency_key.as_deref(),
+        docker: plan.as_ref(),
     };
     let session = Session::open(&context, &args.lease, terms, &mut signals).await?;
     let format = args.output.format();
-    let told = match format {
-        Format::Json => print(&session.ready().json()),
-        _ => publish(&context, &args.output, &session.ready().settings()),
-    };
-    if let Err(error) = told {
+    if let Err(error) = hand_over(&context, &session, args).await {
         // Nobody got to know of the lease.
         session.close(&context).await;
         return Err(error);
@@ -59,6 +58,15 @@ pub(super) async fn start(
         context.ui.note(&hint);
     }
     Ok(0)
+}
+
+/// Tells docker and who called this how to use the lease.
+async fn hand_over(context: &Context, session: &Session, args: &StartArgs) -> Result<(), CliError> {
+    session.set_docker_up().await?;
+    match args.output.format() {
+        Format::Json => print(&session.ready().json()),
+        _ => publish(context, &args.output, &session.ready().settings()),
+    }
 }
 
 /// How a shell evaluates what is printed for it.

@@ -43,6 +43,10 @@ pub(super) async fn stop(
     };
     publish::check(&context.environment, &args.output)?;
 
+    if let Some(plan) = note.as_ref().and_then(|note| note.docker.as_ref()) {
+        // As long as its machine is there, for buildx wants to see it.
+        context.put_docker_back(plan, id).await;
+    }
     let released = context.client.release(id).await;
     // Whatever the server says, the user has no use for the keys any more.
     let removed = dir.map_or(Ok(()), |dir| dir.remove());

@@ -23,7 +23,7 @@ fn server() -> ServerUrl {
 }
 
 fn write(base: &Base) -> Result<LeaseDir, LeaseDirError> {
-    base.write(&lease(), &server(), &certificates(), "key", &[])
+    base.write(&lease(), &server(), &certificates(), "key", &[], None)
 }
 
 /// A runtime folder and a temporary one, both empty.

@@ -22,6 +22,9 @@ fn help() {
         "show",
         "extend",
         "logs",
+        "ssh",
+        "ssh-config",
+        "doctor",
         "completions",
         "man",
     ] {
@@ -54,6 +57,10 @@ fn a_wrong_command_line_is_refused() {
         "extend soon",
         "extend 0s",
         "logs --only kernel",
+        "ssh -L 80 true",
+        "ssh -N true",
+        "ssh true",
+        "ssh-config l-1",
         "logs --only docker --format json",
         "completions tcsh",
         "--label a=1 --label a=2",
@@ -82,4 +89,28 @@ fn a_wrong_configuration_is_refused() {
     all += &sandbox.show(&mut sandbox.program("list --token-file none"));
     assert!(!all.contains("hush"), "{all}");
     assert_snapshot!(all);
+}
+
+#[test]
+fn the_exit_codes_of_the_guide_are_those_of_the_help() {
+    let guide = include_str!("../../../docs/cli.md");
+    let (_, table) = guide.split_once("## Exit codes").unwrap();
+    let rows = table.lines().filter_map(|line| {
+        let mut cells = line.trim_matches('|').split(" | ").map(str::trim);
+        let (code, meaning) = (cells.next()?, cells.next()?);
+        code.parse::<u8>().ok()?;
+        Some((code, meaning))
+    });
+    let rows: Vec<_> = rows.collect();
+    let sandbox = Sandbox::at(NOWHERE);
+    let help = sandbox.program("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let (_, list) = help.split_once("Exit codes:\n").unwrap();
+    let entries = list.lines().filter_map(|line| {
+        let (code, meaning) = line.trim().split_once("  ")?;
+        code.parse::<u8>().ok()?;
+        Some((code, meaning.trim()))
+    });
+    assert_eq!(rows, entries.collect::<Vec<_>>());
+    assert!(rows.len() > 10, "{rows:?}");
 }

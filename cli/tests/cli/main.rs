@@ -11,6 +11,8 @@ mod fake;
 mod sandbox;
 mod terminal;
 
+mod docker_config;
+mod doctor;
 mod formats;
 mod generate;
 mod help;
@@ -21,5 +23,6 @@ mod progress;
 mod run;
 mod run_alive;
 mod run_signals;
+mod ssh;
 mod start;
 mod stop;

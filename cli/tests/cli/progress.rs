@@ -134,6 +134,17 @@ fn quiet_is_quiet_and_asks_for_nothing() {
 }
 
 #[test]
+fn a_list_without_the_lease_is_not_asked_for_again_and_again() {
+    let server = Fake::on("POST", |_| Reply::Hang);
+    let sandbox = Sandbox::new(&server);
+    let mut command = sandbox.program("--wait 5s --timeout 500ms");
+    assert_eq!(command.output().unwrap().status.code(), Some(69));
+    let calls = server.calls();
+    let lists = calls.iter().filter(|call| *call == "GET /v1/leases");
+    assert_eq!(lists.count(), 3, "{calls:?}");
+}
+
+#[test]
 fn a_server_that_tells_nothing_of_the_queue_is_waited_for_all_the_same() {
     let server = Fake::with(vec![
         ("POST", Box::new(|_: &Request| Reply::Hang)),

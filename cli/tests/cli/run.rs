@@ -25,9 +25,11 @@ fn the_command_gets_the_variables_and_the_lease_goes_back() {
     let mut command = run(
         &sandbox,
         "",
-        "env | grep -E '^(DOCKER_|REMOTE_DOCKER_LEASE)' | sort; ls $DOCKER_CERT_PATH; echo talk >&2",
+        "env | grep -E '^(DOCKER_|REMOTE_DOCKER_LEASE|NO_PROXY)' | sort; ls $DOCKER_CERT_PATH; echo talk >&2",
     );
-    command.env("DOCKER_CONTEXT", "desktop");
+    command
+        .env("DOCKER_CONTEXT", "desktop")
+        .env("HTTPS_PROXY", "http://proxy.example:3128");
     assert_snapshot!(sandbox.show(&mut command));
     server.assert_given_back(&sandbox);
 }
@@ -141,7 +143,12 @@ fn the_loss_of_the_lease_is_told_while_the_command_goes_on() {
         Reply::Problem(problem(404, "lease_not_found", "there is no such lease"))
     });
     let mut told = String::new();
-    for server in [over("vm_lost"), over("expired"), forgotten] {
+    for server in [
+        over("vm_lost"),
+        over("expired"),
+        over("a reason of 2031"),
+        forgotten,
+    ] {
         let sandbox = Sandbox::new(&server);
         let mut running = sandbox.start(&mut run(&sandbox, "-q", "cat; echo done; exit 5"));
         told += &running.expect_stderr("is over");

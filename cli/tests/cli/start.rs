@@ -113,7 +113,10 @@ fn the_files_are_what_docker_wants() {
     let note = fs::read_to_string(folder.join("lease.json")).unwrap();
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&note).unwrap(),
-        json!({ "id": LEASE, "url": server.url, "expires_at": "2026-01-31T13:00:00Z" })
+        json!({
+            "id": LEASE, "url": server.url, "docker_host": "tcp://127.0.0.1:23760",
+            "expires_at": "2026-01-31T13:00:00Z",
+        })
     );
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
 use crate::LeaseId;
@@ -204,8 +205,13 @@ pub struct Lease {
         skip_serializing_if = "Option::is_none"
     )]
     pub ended_at: Option<OffsetDateTime>,
-    /// Why it ends or ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why it ends or ended. A reason that is not known here, from a newer server, reads as none: the end
+    /// itself must not be missed for it.
+    #[serde(
+        default,
+        deserialize_with = "known_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub end_reason: Option<EndReason>,
     /// More about the end, in words: what a machine that failed or was lost had said last, for example.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,9 +250,45 @@ pub struct Lease {
     pub timings: Vec<StepTiming>,
 }
 
+fn known_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<EndReason>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Reason {
+        Known(EndReason),
+        Other(IgnoredAny),
+    }
+    Ok(match Reason::deserialize(deserializer)? {
+        Reason::Known(reason) => Some(reason),
+        Reason::Other(IgnoredAny) => None,
+    })
+}
+
 /// Answer of `GET /v1/leases`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseList {
     /// Leases that have not ended, oldest first.
     pub leases: Vec<Lease>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_for_a_reason_from_the_future_is_an_end_all_the_same() {
+        let ended = |reason: serde_json::Value| -> Lease {
+            serde_json::from_value(serde_json::json!({
+                "id": "l-0000000000001", "state": "ended", "engine": "28", "size": "small",
+                "ttl_s": 1, "created_at": "2026-01-31T12:00:00Z", "end_reason": reason,
+            }))
+            .unwrap()
+        };
+        assert_eq!(ended("idle".into()).end_reason, Some(EndReason::Idle));
+        for unknown in ["reason_of_2031".into(), serde_json::Value::Null] {
+            let lease = ended(unknown);
+            assert_eq!((lease.state, lease.end_reason), (LeaseState::Ended, None));
+        }
+    }
 }
