@@ -9,13 +9,12 @@
 )]
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use e2e::figures::{Figures, describe};
 use e2e::machine::ClientKey;
-use e2e::process::Watched;
+use e2e::process::{Watched, said};
 use e2e::setting::Setting;
 use e2e::{Builder, TestServer, until};
 use remote_docker_api::{Lease, LeaseState};
@@ -102,13 +101,17 @@ fn warm(setting: &Setting, times: usize, figures: &mut Figures) -> String {
 
         wait_for_stock(&server);
         let cli = server.cli();
-        let mut start = cli.bare(["start"]);
-        start.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut start = cli.bare(["start", "--format", "json"]);
         let asked = Instant::now();
-        let status = start.status().expect("running the CLI");
+        let output = start.output().expect("running the CLI");
         figures.add(START, asked.elapsed());
-        assert!(status.success(), "start: {status}");
-        cli.ok(["stop", "--wait"]);
+        assert!(output.status.success(), "start: {}", said(&output));
+        let started: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        cli.ok([
+            "stop",
+            "--wait",
+            started["lease_id"].as_str().expect("an id"),
+        ]);
         eprintln!("warm lease {number} of {times}");
     }
     // Only a server that stops gives its pool up.
