@@ -9,13 +9,12 @@
 )]
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use e2e::figures::{Figures, describe};
 use e2e::machine::ClientKey;
-use e2e::process::Watched;
+use e2e::process::{Watched, said};
 use e2e::setting::Setting;
 use e2e::{Builder, TestServer, until};
 use remote_docker_api::{Lease, LeaseState};
@@ -50,6 +49,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const REST: Duration = Duration::from_secs(1);
 
 const ANSWER: &str = "warm: POST answered";
+const SERVER: &str = "warm: both, as the server logs it";
 const START: &str = "warm: the whole of `start`";
 const RELEASE: &str = "DELETE to machine gone";
 const EXPIRY: &str = "expiry to machine gone";
@@ -75,6 +75,7 @@ fn main() {
     let last = many(&setting, &arguments, &mut figures);
     for (name, median) in [
         (ANSWER, Duration::from_millis(10)),
+        (SERVER, Duration::from_millis(10)),
         (START, Duration::from_millis(60)),
         (RELEASE, Duration::from_millis(500)),
         (EXPIRY, Duration::from_millis(500)),
@@ -102,18 +103,38 @@ fn warm(setting: &Setting, times: usize, figures: &mut Figures) -> String {
 
         wait_for_stock(&server);
         let cli = server.cli();
-        let mut start = cli.bare(["start"]);
-        start.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut start = cli.bare(["start", "--format", "json"]);
         let asked = Instant::now();
-        let status = start.status().expect("running the CLI");
+        let output = start.output().expect("running the CLI");
         figures.add(START, asked.elapsed());
-        assert!(status.success(), "start: {status}");
-        cli.ok(["stop", "--wait"]);
+        assert!(output.status.success(), "start: {}", said(&output));
+        let started: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        cli.ok([
+            "stop",
+            "--wait",
+            started["lease_id"].as_str().expect("an id"),
+        ]);
         eprintln!("warm lease {number} of {times}");
+    }
+    for duration in answers_in_log(&server.log()) {
+        figures.add(SERVER, duration);
     }
     // Only a server that stops gives its pool up.
     server.stop();
     machine
+}
+
+/// How long the server itself says that it took for the leases that were asked of it.
+fn answers_in_log(log: &str) -> Vec<Duration> {
+    let answers = log
+        .lines()
+        .filter(|line| line.contains("POST /v1/leases answered 201"));
+    let duration = |line: &str| {
+        let (_, rest) = line.split_once("duration_ms=")?;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some(Duration::from_millis(digits.parse().ok()?))
+    };
+    answers.filter_map(duration).collect()
 }
 
 /// Waits until one machine is ready, and everything that its making brought about is over.
