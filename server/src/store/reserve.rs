@@ -14,15 +14,15 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-/// For the write-ahead log, in bytes. SQLite begins it anew when it has 4 MiB, unless a reader is in
+/// For the write-ahead log, in bytes. SQLite begins it anew when it has 16 MiB, unless a reader is in
 /// the way.
-const LOG: u64 = 8 << 20;
+const LOG: u64 = 32 << 20;
 
 /// For the database itself, in bytes beyond its end: some thousand leases.
 const DATABASE: u64 = 4 << 20;
 
-/// For the index of the log, in bytes: 32 KiB for every 16 MiB of log.
-const INDEX: u64 = 64 << 10;
+/// For the index of the log, in bytes: 32 KiB for every 16 MiB of log, and its head.
+const INDEX: u64 = 96 << 10;
 
 /// The files, which are kept open: closing any descriptor of a file gives up all locks that this
 /// process has on it, SQLite's included, and another process would take the database for unused.
