@@ -5,6 +5,7 @@
 //! A caller that goes away takes nothing with it: what was handed over is carried out.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseId};
@@ -191,12 +192,19 @@ struct Line {
 }
 
 impl Writer {
-    /// A writer, and the desk at which it takes orders until it is dropped. The writer has to be run.
-    pub(super) fn open(
+    /// Begins to write, and answers the desk at which orders are taken; the thread ends when all that
+    /// were given there are carried out and the last handle of the desk is dropped.
+    ///
+    /// A thread of its own, because it waits for SQLite's thread after each statement: between the two
+    /// there is nobody else to be woken.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(
         options: SqliteConnectOptions,
         node: InstallId,
         news: Arc<News>,
-    ) -> (Desk, impl Future<Output = ()> + Send + 'static) {
+    ) -> Result<(Desk, JoinHandle<()>), StoreError> {
         let (desk, orders) = mpsc::channel(MOST_WAITING);
         let writer = Self {
             options,
@@ -205,7 +213,15 @@ impl Writer {
             line: None,
             taken: None,
         };
-        (Desk(desk), writer.run(orders))
+        let failed = |error: std::io::Error| StoreError::Open(Arc::new(error));
+        // Without timers and sockets, of which it has none.
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || runtime.block_on(writer.run(orders)))
+            .map_err(failed)?;
+        Ok((Desk(desk), thread))
     }
 
     async fn run(mut self, mut orders: mpsc::Receiver<Box<dyn Waiting>>) {
