@@ -50,7 +50,7 @@ bench: build image ## how long a cold lease takes, split by step (LEASES=20); le
 	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease
 	@tests/as-root.sh 'the benchmark runs virtual machines' \
 	    '$(BIN)/cold-lease' --images '$(IMAGES)' --leases $(or $(LEASES),20)
-	cargo bench --locked -p e2e --bench lease-rate -- --live 10,300 --leases 500 --clients 32
+	cargo bench --locked -p e2e --bench lease-rate
 
 packages: ## what the host lacks, from its distribution
 	@server/host/install-packages.sh
