@@ -57,7 +57,7 @@ bench: build image ## how long leases take, cold and warm, split by step (LEASES
 	    '$(BIN)/cold-lease' --images '$(IMAGES)' --leases $(or $(LEASES),20)
 	@tests/as-root.sh 'the benchmark runs virtual machines' \
 	    '$(BIN)/lease-times' --images '$(IMAGES)' --times $(or $(LEASES),20)
-	cargo bench --locked -p e2e --bench lease-rate -- --live 10,300 --leases 500 --clients 32
+	cargo bench --locked -p e2e --bench lease-rate
 
 soak: build image ## many leases, one after the other, and a look at what stays (CYCLES=200)
 	cargo build --locked --profile $(PROFILE) -p e2e --bin soak
