@@ -143,8 +143,10 @@ count() {
 # What belongs to this run: everything that it starts has its files below one of the two folders.
 inventory() {
     local demo=$REMOTE_DOCKER_CACHE/demo/state
-    tests/as-root.sh 'looking for what is left' tests/inventory.sh "$work/t" "$demo"
-    find "$work/t" "$demo/vms" -mindepth 1 -maxdepth 1 -printf 'file %p\n' 2>/dev/null || true
+    {
+        tests/as-root.sh 'looking for what is left' tests/inventory.sh "$work/t" "$demo"
+        find "$work/t" "$demo/vms" -mindepth 1 -maxdepth 1 -printf 'file %p\n' 2>/dev/null || true
+    } | LC_ALL=C sort
 }
 
 look_for_leaks() {
@@ -153,7 +155,7 @@ look_for_leaks() {
     local tries
     for ((tries = 0; tries < 10; tries++)); do
         inventory >"$work/after"
-        comm -13 "$work/before" "$work/after" >"$work/left"
+        LC_ALL=C comm -13 "$work/before" "$work/after" >"$work/left"
         if [ ! -s "$work/left" ]; then break; fi
         sleep 1
     done

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # What the action does; its inputs come as INPUT_* from action.yml.
+# shellcheck disable=SC2153 # so they are all set
 set -euo pipefail
 
 cli=$INPUT_CLI
