@@ -104,7 +104,11 @@ fn assert_lost(server: &TestServer, machine: &Machine, words: &str) {
 
 #[test]
 fn a_guest_that_ends_itself_ends_its_lease() {
-    for (key, words) in [("o", "reason=shutdown"), ("c", "Kernel panic")] {
+    for (key, words) in [
+        ("o", "reason=shutdown"),
+        ("b", "sysrq: Resetting"),
+        ("c", "Kernel panic"),
+    ] {
         let server = TestServer::start();
         let machine = server.lease();
         machine.docker().import_busybox();
