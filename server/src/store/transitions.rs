@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use remote_docker_api::{EndReason, EventKind, LeaseId};
+use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
 use super::columns::micros;
@@ -126,16 +127,22 @@ impl Operation for Assign {
     async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let grant = &self.grant;
         // Both rows and the port are looked at before anything is written, so that a lost race never
-        // meets the unique indexes.
-        let row = sqlx::query(
+        // meets the unique indexes. The VM follows its lease: one call for two statements.
+        let both = sqlx::query(concat!(
             "UPDATE leases SET generation = generation + 1, state = 'active', vm_id = $1, \
              port = $2, ca_pem = $3, cert_pem = $4, ready_at = $5, expires_at = $6, warm = $7, \
              timings = $8, heartbeat_at = $9 \
              WHERE id = $10 AND generation = $11 AND state = 'waiting' \
              AND EXISTS (SELECT 1 FROM vms WHERE id = $1 AND generation = $12 AND state = 'ready') \
              AND NOT EXISTS (SELECT 1 FROM leases AS other WHERE other.node_id = $13 \
-             AND other.port = $2) RETURNING *",
-        )
+             AND other.port = $2) RETURNING *; ",
+            vms::returning!(
+                "UPDATE vms SET generation = generation + 1, state = 'assigned', lease_id = $10, \
+                 phase_since = $14 WHERE id = $1 AND generation = $12 AND state = 'ready' \
+                 AND EXISTS (SELECT 1 FROM leases WHERE id = $10 AND vm_id = $1 \
+                 AND state = 'active')"
+            )
+        ))
         .bind(grant.vm.to_string())
         .bind(grant.port)
         .bind(&grant.ca_pem)
@@ -149,12 +156,12 @@ impl Operation for Assign {
         .bind(self.lease_generation)
         .bind(self.vm_generation)
         .bind(change.node.to_string())
-        .fetch_optional(&mut *change.connection)
+        .bind(micros(self.now))
+        .fetch_all(&mut *change.connection)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        let row = rows::lease(&row)?;
-        change.wrote_lease(&row);
-        vms::give(change, grant.vm, self.lease, self.now).await?;
+        let Some(row) = wrote_both(change, &both)? else {
+            return Ok(None);
+        };
         change.tell(self.lease, EventKind::Ready, None, self.now);
         Ok(Some(row))
     }
@@ -175,31 +182,55 @@ impl Operation for End {
     type Answer = Option<LeaseRow>;
 
     async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
-        let row = sqlx::query(
+        let destroyed = match self.reason {
+            EndReason::VmLost => DestroyReason::Lost,
+            _ => DestroyReason::LeaseEnded,
+        };
+        // The lease's own compare-and-set protects the VM: it leaves *assigned* in this way only.
+        let both = sqlx::query(concat!(
             "UPDATE leases SET generation = generation + 1, state = 'ending', end_reason = $1, \
-             end_detail = $2 WHERE id = $3 AND generation = $4 AND state = $5 RETURNING *",
-        )
+             end_detail = $2 WHERE id = $3 AND generation = $4 AND state = $5 RETURNING *; ",
+            vms::returning!(
+                "UPDATE vms SET generation = generation + 1, state = 'destroying', reason = $6, \
+                 phase_since = $7 WHERE id = $8 AND lease_id = $3 AND state = 'assigned' \
+                 AND EXISTS (SELECT 1 FROM leases WHERE id = $3 AND generation = $4 + 1 \
+                 AND state = 'ending')"
+            )
+        ))
         .bind(self.reason.word())
         .bind(&self.detail)
         .bind(self.lease.to_string())
         .bind(self.generation)
         .bind(self.from)
-        .fetch_optional(&mut *change.connection)
+        .bind(destroyed.word())
+        .bind(micros(self.now))
+        .bind(self.vm.map(|vm| vm.to_string()))
+        .fetch_all(&mut *change.connection)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        let row = rows::lease(&row)?;
-        change.wrote_lease(&row);
+        let Some(row) = wrote_both(change, &both)? else {
+            return Ok(None);
+        };
         let told = self.detail.as_deref().unwrap_or(self.reason.word());
         change.tell(self.lease, EventKind::Ending, Some(told), self.now);
-        if let Some(vm) = self.vm {
-            let reason = match self.reason {
-                EndReason::VmLost => DestroyReason::Lost,
-                _ => DestroyReason::LeaseEnded,
-            };
-            vms::release(change, vm, self.lease, reason, self.now).await?;
-        }
         Ok(Some(row))
     }
+}
+
+/// Takes note of a lease and of its VM if it has one, which were written in this order; `None` when
+/// nothing was.
+fn wrote_both(
+    change: &mut Change<'_>,
+    written: &[SqliteRow],
+) -> Result<Option<LeaseRow>, StoreError> {
+    let Some((lease, vm)) = written.split_first() else {
+        return Ok(None);
+    };
+    let lease = rows::lease(lease)?;
+    change.wrote_lease(&lease);
+    for vm in vm {
+        change.wrote_vm(&rows::vm(vm)?);
+    }
+    Ok(Some(lease))
 }
 
 struct Finish {

@@ -1,7 +1,6 @@
 //! VMs in the store.
 
 use async_trait::async_trait;
-use remote_docker_api::LeaseId;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
@@ -13,23 +12,27 @@ use super::{Store, StoreError};
 use crate::ids::{InstallId, VmId};
 use crate::lease::{Budget, DestroyReason, PoolKey, VmPhase, VmRow, check_vm};
 
-macro_rules! columns {
-    () => {
-        "id, generation, engine, size, memory_mib, slot, state, phase_since, lease_id, reason"
-    };
-}
-
 macro_rules! select {
     ($rest:literal) => {
-        concat!("SELECT ", columns!(), " FROM vms ", $rest)
+        concat!(
+            "SELECT id, generation, engine, size, memory_mib, slot, state, phase_since, lease_id, \
+             reason FROM vms ",
+            $rest
+        )
     };
 }
 
+/// A statement that answers the rows that it changes.
 macro_rules! returning {
     ($statement:literal) => {
-        concat!($statement, " RETURNING ", columns!())
+        concat!(
+            $statement,
+            " RETURNING id, generation, engine, size, memory_mib, slot, state, phase_since, lease_id, \
+             reason"
+        )
     };
 }
+pub(super) use returning;
 
 impl Store {
     /// Writes the row of a new VM in the lowest free slot, if it fits into the budget together with
@@ -200,51 +203,6 @@ pub(super) async fn live(
     .fetch_all(connection)
     .await?;
     rows.iter().map(rows::vm).collect()
-}
-
-/// Gives a ready VM to a lease; its caller has seen to it that both rows are as they must be.
-pub(super) async fn give(
-    change: &mut Change<'_>,
-    vm: VmId,
-    lease: LeaseId,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let row = sqlx::query(returning!(
-        "UPDATE vms SET generation = generation + 1, state = 'assigned', lease_id = $1, \
-         phase_since = $2 WHERE id = $3 AND state = 'ready'"
-    ))
-    .bind(lease.to_string())
-    .bind(micros(now))
-    .bind(vm.to_string())
-    .fetch_one(&mut *change.connection)
-    .await?;
-    change.wrote_vm(&rows::vm(&row)?);
-    Ok(())
-}
-
-/// Begins to destroy the VM of a lease that ends. The lease's own compare-and-set protects it: a VM
-/// leaves *assigned* in this way only.
-pub(super) async fn release(
-    change: &mut Change<'_>,
-    vm: VmId,
-    lease: LeaseId,
-    reason: DestroyReason,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let row = sqlx::query(returning!(
-        "UPDATE vms SET generation = generation + 1, state = 'destroying', reason = $1, \
-         phase_since = $2 WHERE id = $3 AND lease_id = $4 AND state = 'assigned'"
-    ))
-    .bind(reason.word())
-    .bind(micros(now))
-    .bind(vm.to_string())
-    .bind(lease.to_string())
-    .fetch_optional(&mut *change.connection)
-    .await?;
-    if let Some(row) = &row {
-        change.wrote_vm(&rows::vm(row)?);
-    }
-    Ok(())
 }
 
 /// Deletes VMs that were gone before this moment and that no lease refers to.
