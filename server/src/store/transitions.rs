@@ -5,7 +5,7 @@ use remote_docker_api::{EndReason, EventKind, LeaseId};
 use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
-use super::columns::micros;
+use super::columns::{kept, micros};
 use super::leases::json;
 use super::rows::{self, state};
 use super::words::Word;
@@ -101,14 +101,15 @@ impl Store {
                 expires_at: None,
             },
         };
-        let ended_at = now;
-        check_lease(&seen.phase, &LeasePhase::Ended { end, ended_at })?;
-        self.write(Finish {
-            lease: seen.id,
-            generation: seen.generation,
-            now,
-        })
-        .await
+        let ended_at = kept(now);
+        let phase = LeasePhase::Ended { end, ended_at };
+        check_lease(&seen.phase, &phase)?;
+        let ended = LeaseRow {
+            generation: seen.generation + 1,
+            phase,
+            ..seen.clone()
+        };
+        self.write(Finish { ended, now }).await
     }
 }
 
@@ -234,8 +235,8 @@ fn wrote_both(
 }
 
 struct Finish {
-    lease: LeaseId,
-    generation: i64,
+    /// What becomes of the lease that was seen.
+    ended: LeaseRow,
     now: OffsetDateTime,
 }
 
@@ -244,21 +245,21 @@ impl Operation for Finish {
     type Answer = Option<LeaseRow>;
 
     async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
-        let row = sqlx::query(
-            "UPDATE leases SET generation = generation + 1, state = 'ended', ended_at = $1, \
-             port = NULL WHERE id = $2 AND generation = $3 AND state = 'ending' \
-             AND NOT EXISTS (SELECT 1 FROM vms WHERE vms.id = leases.vm_id AND vms.state <> 'gone') \
-             RETURNING *",
+        let done = sqlx::query(
+            "UPDATE leases SET generation = $1, state = 'ended', ended_at = $2, port = NULL \
+             WHERE id = $3 AND generation = $1 - 1 AND state = 'ending' \
+             AND NOT EXISTS (SELECT 1 FROM vms WHERE vms.id = leases.vm_id AND vms.state <> 'gone')",
         )
+        .bind(self.ended.generation)
         .bind(micros(self.now))
-        .bind(self.lease.to_string())
-        .bind(self.generation)
-        .fetch_optional(&mut *change.connection)
+        .bind(self.ended.id.to_string())
+        .execute(&mut *change.connection)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        let row = rows::lease(&row)?;
-        change.wrote_lease(&row);
-        change.tell(self.lease, EventKind::Ended, None, self.now);
-        Ok(Some(row))
+        if done.rows_affected() == 0 {
+            return Ok(None);
+        }
+        change.wrote_lease(&self.ended);
+        change.tell(self.ended.id, EventKind::Ended, None, self.now);
+        Ok(Some(self.ended.clone()))
     }
 }

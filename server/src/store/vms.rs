@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
-use super::columns::micros;
+use super::columns::{kept, micros};
 use super::rows::{self, state, vm_columns};
 use super::words::Word;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError};
-use crate::ids::{InstallId, VmId};
+use crate::ids::{InstallId, Slot, VmId};
 use crate::lease::{Budget, DestroyReason, PoolKey, VmPhase, VmRow, check_vm};
 
 macro_rules! select {
@@ -126,10 +126,10 @@ impl Operation for CreateVm {
         let Some(slot) = taken.take(self.memory_mib, &self.budget) else {
             return Ok(None);
         };
-        let row = sqlx::query(returning!(
+        sqlx::query(
             "INSERT INTO vms (id, node_id, generation, engine, size, memory_mib, slot, state, \
-             phase_since) VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)"
-        ))
+             phase_since) VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)",
+        )
         .bind(self.id.to_string())
         .bind(change.node.to_string())
         .bind(&self.key.engine)
@@ -138,9 +138,17 @@ impl Operation for CreateVm {
         .bind(slot)
         .bind(state::PLANNED)
         .bind(micros(self.now))
-        .fetch_one(&mut *change.connection)
+        .execute(&mut *change.connection)
         .await?;
-        let row = rows::vm(&row)?;
+        let row = VmRow {
+            id: self.id,
+            generation: 1,
+            key: self.key.clone(),
+            memory_mib: self.memory_mib,
+            slot: Slot(slot),
+            phase: VmPhase::Planned,
+            phase_since: kept(self.now),
+        };
         change.wrote_vm(&row);
         Ok(Some(row))
     }
@@ -161,22 +169,31 @@ impl Operation for Advance {
         let (seen_state, _, _) = vm_columns(&self.seen.phase);
         // A VM that an active lease holds ends only together with that lease. Its lease stays in its
         // row when it is destroyed, so that the unique index goes on refusing that lease another VM.
-        let row = sqlx::query(returning!(
+        let done = sqlx::query(
             "UPDATE vms SET generation = generation + 1, state = $1, reason = $2, phase_since = $3 \
              WHERE id = $4 AND generation = $5 AND state = $6 AND NOT EXISTS \
-             (SELECT 1 FROM leases WHERE vm_id = $4 AND state = 'active')"
-        ))
+             (SELECT 1 FROM leases WHERE vm_id = $4 AND state = 'active')",
+        )
         .bind(state)
         .bind(reason.map(|reason| reason.word()))
         .bind(micros(self.now))
         .bind(self.seen.id.to_string())
         .bind(self.seen.generation)
         .bind(seen_state)
-        .fetch_optional(&mut *change.connection)
+        .execute(&mut *change.connection)
         .await?;
-        let row = row.as_ref().map(rows::vm).transpose()?;
-        row.iter().for_each(|row| change.wrote_vm(row));
-        Ok(row)
+        if done.rows_affected() == 0 {
+            return Ok(None);
+        }
+        // It was as it was seen, or nothing would have been written.
+        let row = VmRow {
+            generation: self.seen.generation + 1,
+            phase: self.next,
+            phase_since: kept(self.now),
+            ..self.seen.clone()
+        };
+        change.wrote_vm(&row);
+        Ok(Some(row))
     }
 }
 
