@@ -350,7 +350,15 @@ impl Hypervisor for SimHypervisor {
     }
 
     async fn channel(&self, vm: VmId) -> Result<Box<dyn Channel>, HypervisorError> {
-        let activation_fault = self.next_fault(Verb::Activate, Some(vm));
+        // What is scripted for an activation is not used up by who only looks how a guest is.
+        let awaits_activation = {
+            let world = self.world();
+            let found = world.vms.get(&vm).filter(|vm| vm.running);
+            found.is_some_and(|vm| vm.agent.awaits_activation())
+        };
+        let activation_fault = awaits_activation
+            .then(|| self.next_fault(Verb::Activate, Some(vm)))
+            .flatten();
         let dead_end = || -> Box<dyn Channel> { Box::new(tokio::io::duplex(1).0) };
         self.perform(Verb::Channel, Some(vm), dead_end, || {
             let mut world = self.world();

@@ -136,3 +136,11 @@ pub(super) fn micros(moment: OffsetDateTime) -> i64 {
     let micros = moment.unix_timestamp_nanos().div_euclid(1000);
     i64::try_from(micros).unwrap_or(i64::MAX)
 }
+
+/// A moment as it reads back from the tables.
+pub(super) fn kept(moment: OffsetDateTime) -> OffsetDateTime {
+    let cut_off = moment.unix_timestamp_nanos().rem_euclid(1000);
+    let cut_off = i64::try_from(cut_off).unwrap_or_default();
+    let moment = moment - time::Duration::nanoseconds(cut_off);
+    moment.to_offset(time::UtcOffset::UTC)
+}

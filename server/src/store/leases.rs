@@ -7,13 +7,13 @@ use remote_docker_api::{EndReason, EventKind, LeaseId};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
-use super::columns::{Columns, micros};
+use super::columns::{Columns, kept, micros};
 use super::rows;
 use super::words::Word;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError};
 use crate::ids::InstallId;
-use crate::lease::{LeaseRow, PoolKey};
+use crate::lease::{LeasePhase, LeaseRow, PoolKey};
 
 /// A lease that is asked for. The fields are those of [`LeaseRow`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,12 +140,12 @@ impl Operation for Insert {
             Some(idempotency) => (Some(&idempotency.key), Some(&idempotency.digest)),
             None => (None, None),
         };
-        let row = sqlx::query(
+        sqlx::query(
             "INSERT INTO leases (id, node_id, generation, project, engine, size, ttl_s, \
              keepalive_s, idle_s, idempotency_key, request_digest, labels, client_csr_pem, \
              created_at, wait_until, attended, state) \
              VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-             'waiting') RETURNING *",
+             'waiting')",
         )
         .bind(new.id.to_string())
         .bind(change.node.to_string())
@@ -162,9 +162,24 @@ impl Operation for Insert {
         .bind(micros(new.created_at))
         .bind(micros(new.wait_until))
         .bind(new.attended)
-        .fetch_one(&mut *change.connection)
+        .execute(&mut *change.connection)
         .await?;
-        let row = rows::lease(&row)?;
+        let row = LeaseRow {
+            id: new.id,
+            generation: 1,
+            project: new.project.clone(),
+            key: new.key.clone(),
+            ttl_s: new.ttl_s,
+            keepalive_s: new.keepalive_s,
+            idle_s: new.idle_s,
+            labels: new.labels.clone(),
+            client_csr_pem: new.client_csr_pem.clone(),
+            created_at: kept(new.created_at),
+            wait_until: kept(new.wait_until),
+            attended: new.attended,
+            end_wish: None,
+            phase: LeasePhase::Waiting,
+        };
         change.wrote_lease(&row);
         change.tell(new.id, EventKind::Queued, None, new.created_at);
         Ok(Inserted::New(row))

@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 use remote_docker_api::{EndReason, EventKind, LeaseId};
+use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
-use super::columns::micros;
+use super::columns::{kept, micros};
 use super::leases::json;
 use super::rows::{self, state};
 use super::words::Word;
@@ -104,14 +105,15 @@ impl Store {
                 expires_at: None,
             },
         };
-        let ended_at = now;
-        check_lease(&seen.phase, &LeasePhase::Ended { end, ended_at })?;
-        self.write(Finish {
-            lease: seen.id,
-            generation: seen.generation,
-            now,
-        })
-        .await
+        let ended_at = kept(now);
+        let phase = LeasePhase::Ended { end, ended_at };
+        check_lease(&seen.phase, &phase)?;
+        let ended = LeaseRow {
+            generation: seen.generation + 1,
+            phase,
+            ..seen.clone()
+        };
+        self.write(Finish { ended, now }).await
     }
 }
 
@@ -130,16 +132,22 @@ impl Operation for Assign {
     async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let grant = &self.grant;
         // Both rows and the port are looked at before anything is written, so that a lost race never
-        // meets the unique indexes.
-        let row = sqlx::query(
+        // meets the unique indexes. The VM follows its lease: one call for two statements.
+        let both = sqlx::query(concat!(
             "UPDATE leases SET generation = generation + 1, state = 'active', vm_id = $1, \
              port = $2, ca_pem = $3, cert_pem = $4, ready_at = $5, expires_at = $6, warm = $7, \
              timings = $8, heartbeat_at = $9, ssh_host_key = $10 \
              WHERE id = $11 AND generation = $12 AND state = 'waiting' \
              AND EXISTS (SELECT 1 FROM vms WHERE id = $1 AND generation = $13 AND state = 'ready') \
              AND NOT EXISTS (SELECT 1 FROM leases AS other WHERE other.node_id = $14 \
-             AND other.port = $2) RETURNING *",
-        )
+             AND other.port = $2) RETURNING *; ",
+            vms::returning!(
+                "UPDATE vms SET generation = generation + 1, state = 'assigned', lease_id = $11, \
+                 phase_since = $15 WHERE id = $1 AND generation = $13 AND state = 'ready' \
+                 AND EXISTS (SELECT 1 FROM leases WHERE id = $11 AND vm_id = $1 \
+                 AND state = 'active')"
+            )
+        ))
         .bind(grant.vm.to_string())
         .bind(grant.port)
         .bind(&grant.ca_pem)
@@ -154,12 +162,12 @@ impl Operation for Assign {
         .bind(self.lease_generation)
         .bind(self.vm_generation)
         .bind(change.node.to_string())
-        .fetch_optional(&mut *change.connection)
+        .bind(micros(self.now))
+        .fetch_all(&mut *change.connection)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        let row = rows::lease(&row)?;
-        change.wrote_lease(&row);
-        vms::give(change, grant.vm, self.lease, self.now).await?;
+        let Some(row) = wrote_both(change, &both)? else {
+            return Ok(None);
+        };
         change.tell(self.lease, EventKind::Ready, None, self.now);
         Ok(Some(row))
     }
@@ -186,38 +194,61 @@ impl Operation for End {
     type Answer = Option<LeaseRow>;
 
     async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
-        let row = sqlx::query(
+        let destroyed = match self.reason {
+            EndReason::VmLost => DestroyReason::Lost,
+            _ => DestroyReason::LeaseEnded,
+        };
+        // The lease's own compare-and-set protects the VM: it leaves *assigned* in this way only.
+        let both = sqlx::query(concat!(
             "UPDATE leases SET generation = generation + 1, state = 'ending', end_reason = $1, \
              end_detail = $2 WHERE id = $3 AND state = $4 AND COALESCE(end_wish, $1) = $1 \
-             AND ($5 IS NULL OR expires_at = $5) AND ($6 IS NULL OR heartbeat_at = $6) RETURNING *",
-        )
+             AND ($5 IS NULL OR expires_at = $5) AND ($6 IS NULL OR heartbeat_at = $6) RETURNING *; ",
+            vms::returning!(
+                "UPDATE vms SET generation = generation + 1, state = 'destroying', reason = $7, \
+                 phase_since = $8 WHERE id = $9 AND lease_id = $3 AND state = 'assigned' \
+                 AND EXISTS (SELECT 1 FROM leases WHERE id = $3 AND state = 'ending')"
+            )
+        ))
         .bind(self.reason.word())
         .bind(&self.detail)
         .bind(self.lease.to_string())
         .bind(self.from)
         .bind(self.expires_at.map(micros))
         .bind(self.heartbeat_at.map(micros))
-        .fetch_optional(&mut *change.connection)
+        .bind(destroyed.word())
+        .bind(micros(self.now))
+        .bind(self.vm.map(|vm| vm.to_string()))
+        .fetch_all(&mut *change.connection)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        let row = rows::lease(&row)?;
-        change.wrote_lease(&row);
+        let Some(row) = wrote_both(change, &both)? else {
+            return Ok(None);
+        };
         let told = self.detail.as_deref().unwrap_or(self.reason.word());
         change.tell(self.lease, EventKind::Ending, Some(told), self.now);
-        if let Some(vm) = self.vm {
-            let reason = match self.reason {
-                EndReason::VmLost => DestroyReason::Lost,
-                _ => DestroyReason::LeaseEnded,
-            };
-            vms::release(change, vm, self.lease, reason, self.now).await?;
-        }
         Ok(Some(row))
     }
 }
 
+/// Takes note of a lease and of its VM if it has one, which were written in this order; `None` when
+/// nothing was.
+fn wrote_both(
+    change: &mut Change<'_>,
+    written: &[SqliteRow],
+) -> Result<Option<LeaseRow>, StoreError> {
+    let Some((lease, vm)) = written.split_first() else {
+        return Ok(None);
+    };
+    let lease = rows::lease(lease)?;
+    change.wrote_lease(&lease);
+    for vm in vm {
+        change.wrote_vm(&rows::vm(vm)?);
+    }
+    Ok(Some(lease))
+}
+
 struct Finish {
-    lease: LeaseId,
-    generation: i64,
+    /// What becomes of the lease that was seen.
+    ended: LeaseRow,
     now: OffsetDateTime,
 }
 
@@ -226,21 +257,21 @@ impl Operation for Finish {
     type Answer = Option<LeaseRow>;
 
     async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
-        let row = sqlx::query(
-            "UPDATE leases SET generation = generation + 1, state = 'ended', ended_at = $1, \
-             port = NULL WHERE id = $2 AND generation = $3 AND state = 'ending' \
-             AND NOT EXISTS (SELECT 1 FROM vms WHERE vms.id = leases.vm_id AND vms.state <> 'gone') \
-             RETURNING *",
+        let done = sqlx::query(
+            "UPDATE leases SET generation = $1, state = 'ended', ended_at = $2, port = NULL \
+             WHERE id = $3 AND generation = $1 - 1 AND state = 'ending' \
+             AND NOT EXISTS (SELECT 1 FROM vms WHERE vms.id = leases.vm_id AND vms.state <> 'gone')",
         )
+        .bind(self.ended.generation)
         .bind(micros(self.now))
-        .bind(self.lease.to_string())
-        .bind(self.generation)
-        .fetch_optional(&mut *change.connection)
+        .bind(self.ended.id.to_string())
+        .execute(&mut *change.connection)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        let row = rows::lease(&row)?;
-        change.wrote_lease(&row);
-        change.tell(self.lease, EventKind::Ended, None, self.now);
-        Ok(Some(row))
+        if done.rows_affected() == 0 {
+            return Ok(None);
+        }
+        change.wrote_lease(&self.ended);
+        change.tell(self.ended.id, EventKind::Ended, None, self.now);
+        Ok(Some(self.ended.clone()))
     }
 }

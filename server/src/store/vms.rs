@@ -1,35 +1,38 @@
 //! VMs in the store.
 
 use async_trait::async_trait;
-use remote_docker_api::LeaseId;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
-use super::columns::micros;
+use super::columns::{kept, micros};
 use super::rows::{self, state, vm_columns};
 use super::words::Word;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError};
-use crate::ids::{InstallId, VmId};
+use crate::ids::{InstallId, Slot, VmId};
 use crate::lease::{Budget, DestroyReason, PoolKey, VmPhase, VmRow, check_vm};
-
-macro_rules! columns {
-    () => {
-        "id, generation, engine, size, memory_mib, slot, state, phase_since, lease_id, reason"
-    };
-}
 
 macro_rules! select {
     ($rest:literal) => {
-        concat!("SELECT ", columns!(), " FROM vms ", $rest)
+        concat!(
+            "SELECT id, generation, engine, size, memory_mib, slot, state, phase_since, lease_id, \
+             reason FROM vms ",
+            $rest
+        )
     };
 }
 
+/// A statement that answers the rows that it changes.
 macro_rules! returning {
     ($statement:literal) => {
-        concat!($statement, " RETURNING ", columns!())
+        concat!(
+            $statement,
+            " RETURNING id, generation, engine, size, memory_mib, slot, state, phase_since, lease_id, \
+             reason"
+        )
     };
 }
+pub(super) use returning;
 
 impl Store {
     /// Writes the row of a new VM in the lowest free slot, if it fits into the budget together with
@@ -123,10 +126,10 @@ impl Operation for CreateVm {
         let Some(slot) = taken.take(self.memory_mib, &self.budget) else {
             return Ok(None);
         };
-        let row = sqlx::query(returning!(
+        sqlx::query(
             "INSERT INTO vms (id, node_id, generation, engine, size, memory_mib, slot, state, \
-             phase_since) VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)"
-        ))
+             phase_since) VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)",
+        )
         .bind(self.id.to_string())
         .bind(change.node.to_string())
         .bind(&self.key.engine)
@@ -135,9 +138,17 @@ impl Operation for CreateVm {
         .bind(slot)
         .bind(state::PLANNED)
         .bind(micros(self.now))
-        .fetch_one(&mut *change.connection)
+        .execute(&mut *change.connection)
         .await?;
-        let row = rows::vm(&row)?;
+        let row = VmRow {
+            id: self.id,
+            generation: 1,
+            key: self.key.clone(),
+            memory_mib: self.memory_mib,
+            slot: Slot(slot),
+            phase: VmPhase::Planned,
+            phase_since: kept(self.now),
+        };
         change.wrote_vm(&row);
         Ok(Some(row))
     }
@@ -158,22 +169,31 @@ impl Operation for Advance {
         let (seen_state, _, _) = vm_columns(&self.seen.phase);
         // A VM that an active lease holds ends only together with that lease. Its lease stays in its
         // row when it is destroyed, so that the unique index goes on refusing that lease another VM.
-        let row = sqlx::query(returning!(
+        let done = sqlx::query(
             "UPDATE vms SET generation = generation + 1, state = $1, reason = $2, phase_since = $3 \
              WHERE id = $4 AND generation = $5 AND state = $6 AND NOT EXISTS \
-             (SELECT 1 FROM leases WHERE vm_id = $4 AND state = 'active')"
-        ))
+             (SELECT 1 FROM leases WHERE vm_id = $4 AND state = 'active')",
+        )
         .bind(state)
         .bind(reason.map(|reason| reason.word()))
         .bind(micros(self.now))
         .bind(self.seen.id.to_string())
         .bind(self.seen.generation)
         .bind(seen_state)
-        .fetch_optional(&mut *change.connection)
+        .execute(&mut *change.connection)
         .await?;
-        let row = row.as_ref().map(rows::vm).transpose()?;
-        row.iter().for_each(|row| change.wrote_vm(row));
-        Ok(row)
+        if done.rows_affected() == 0 {
+            return Ok(None);
+        }
+        // It was as it was seen, or nothing would have been written.
+        let row = VmRow {
+            generation: self.seen.generation + 1,
+            phase: self.next,
+            phase_since: kept(self.now),
+            ..self.seen.clone()
+        };
+        change.wrote_vm(&row);
+        Ok(Some(row))
     }
 }
 
@@ -200,51 +220,6 @@ pub(super) async fn live(
     .fetch_all(connection)
     .await?;
     rows.iter().map(rows::vm).collect()
-}
-
-/// Gives a ready VM to a lease; its caller has seen to it that both rows are as they must be.
-pub(super) async fn give(
-    change: &mut Change<'_>,
-    vm: VmId,
-    lease: LeaseId,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let row = sqlx::query(returning!(
-        "UPDATE vms SET generation = generation + 1, state = 'assigned', lease_id = $1, \
-         phase_since = $2 WHERE id = $3 AND state = 'ready'"
-    ))
-    .bind(lease.to_string())
-    .bind(micros(now))
-    .bind(vm.to_string())
-    .fetch_one(&mut *change.connection)
-    .await?;
-    change.wrote_vm(&rows::vm(&row)?);
-    Ok(())
-}
-
-/// Begins to destroy the VM of a lease that ends. The lease's own compare-and-set protects it: a VM
-/// leaves *assigned* in this way only.
-pub(super) async fn release(
-    change: &mut Change<'_>,
-    vm: VmId,
-    lease: LeaseId,
-    reason: DestroyReason,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let row = sqlx::query(returning!(
-        "UPDATE vms SET generation = generation + 1, state = 'destroying', reason = $1, \
-         phase_since = $2 WHERE id = $3 AND lease_id = $4 AND state = 'assigned'"
-    ))
-    .bind(reason.word())
-    .bind(micros(now))
-    .bind(vm.to_string())
-    .bind(lease.to_string())
-    .fetch_optional(&mut *change.connection)
-    .await?;
-    if let Some(row) = &row {
-        change.wrote_vm(&rows::vm(row)?);
-    }
-    Ok(())
 }
 
 /// Deletes VMs that were gone before this moment and that no lease refers to.

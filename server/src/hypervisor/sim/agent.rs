@@ -113,6 +113,12 @@ impl SimAgent {
         }
     }
 
+    /// Whether it has no identity yet.
+    pub(super) fn awaits_activation(&self) -> bool {
+        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*phase, Phase::Ready | Phase::Quiesced)
+    }
+
     /// Behaves so from now on.
     pub(super) fn behave(&self, manners: Manners) {
         self.manners.send_replace(manners);

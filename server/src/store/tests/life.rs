@@ -80,3 +80,41 @@ async fn only_its_owner_reads_it() {
         assert_eq!(mode & 0o077, 0, "{:?} {mode:o}", file.path());
     }
 }
+
+#[tokio::test]
+async fn what_a_write_answers_is_what_reads_back() {
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    // Finer than the tables keep, and not in UTC.
+    let now = (at(1) + Duration::nanoseconds(1_234_567)).to_offset(time::macros::offset!(+2));
+    let new = NewLease {
+        keepalive_s: Some(30),
+        idle_s: Some(40),
+        created_at: now,
+        wait_until: now + Duration::seconds(60),
+        ..new_lease(1)
+    };
+    let read_lease = async || store.lease(new.id).await.unwrap();
+    let read_vm = async || store.vm(VmId::from_bits(1)).await.unwrap();
+    let lease = insert(&store, &new).await;
+    assert_eq!(read_lease().await, Some(lease.clone()));
+    let (id, key) = (VmId::from_bits(1), key());
+    let mut vm = store.create_vm(id, &key, 1024, now, &ROOMY).await.unwrap();
+    assert_eq!(read_vm().await, vm);
+    for next in [VmPhase::Starting, VmPhase::Activating, VmPhase::Ready] {
+        vm = store.advance_vm(&vm.unwrap(), next, now).await.unwrap();
+        assert_eq!(read_vm().await, vm);
+    }
+    let vm = vm.unwrap();
+    let held = store.assign(&lease, &vm, &grant(vm.id, 20_000), now).await;
+    let held = held.unwrap();
+    assert_eq!(read_lease().await, held);
+    let held = held.unwrap();
+    let ending = store.end_lease(&held, EndReason::Released, Some("why"), now);
+    let ending = ending.await.unwrap();
+    assert_eq!(read_lease().await, ending);
+    let gone = store.vm_gone(&read_vm().await.unwrap(), now).await.unwrap();
+    assert_eq!(read_vm().await, gone);
+    let ended = store.finish_lease(&ending.unwrap(), now).await.unwrap();
+    assert_eq!(read_lease().await, ended);
+    assert!(ended.is_some());
+}
