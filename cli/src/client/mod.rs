@@ -9,8 +9,8 @@ use hyper::{Method, Request, header};
 use remote_docker_api::{
     ErrorCode, ExtendLease, KeepLease, Lease, LeaseId, LeaseList, LeaseLogs, PROBLEM_CONTENT_TYPE,
 };
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use crate::config::{Settings, Token};
@@ -141,18 +141,11 @@ impl Client {
     /// # Errors
     /// The last failure; `invalid_extension` if the server lets no lease last so long.
     pub(crate) async fn extend(&self, id: LeaseId, remaining_s: i64) -> Result<Lease, ApiError> {
-        let path = format!("/v1/leases/{id}/extend");
         let body = ExtendLease {
             remaining_s: Some(remaining_s),
             until: None,
         };
-        let json = serde_json::to_vec(&body).map_err(|error| self.encoding(error))?;
-        self.with_patience(async || {
-            let request = self.request(Method::POST, &path, json.clone());
-            let lease: Lease = self.read(self.send(request, self.timeout).await?)?;
-            self.about(lease, id)
-        })
-        .await
+        self.ask_of(id, "extend", &body).await
     }
 
     /// `POST /v1/leases/{id}/keep`: its machine stays for so long, and nobody is expected to use it.
@@ -160,9 +153,18 @@ impl Client {
     /// # Errors
     /// As for any call.
     pub(crate) async fn keep(&self, id: LeaseId, keep_s: i64) -> Result<Lease, ApiError> {
-        let path = format!("/v1/leases/{id}/keep");
-        let body = KeepLease { keep_s };
-        let json = serde_json::to_vec(&body).map_err(|error| self.encoding(error))?;
+        self.ask_of(id, "keep", &KeepLease { keep_s }).await
+    }
+
+    /// Asks something of a lease that may be asked twice, and answers the lease as it is then.
+    async fn ask_of(
+        &self,
+        id: LeaseId,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<Lease, ApiError> {
+        let path = format!("/v1/leases/{id}/{what}");
+        let json = serde_json::to_vec(body).map_err(|error| self.encoding(error))?;
         self.with_patience(async || {
             let request = self.request(Method::POST, &path, json.clone());
             let lease: Lease = self.read(self.send(request, self.timeout).await?)?;
