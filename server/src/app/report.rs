@@ -36,7 +36,6 @@ fn checks(status: &Status) -> BTreeMap<&'static str, Check> {
     for (trouble, why) in &status.troubles {
         let (part, fatal) = match trouble {
             Trouble::Database => ("database", true),
-            Trouble::Rows => ("database", false),
             Trouble::Host => ("host", true),
             Trouble::Ports | Trouble::Routes => ("ports", false),
             Trouble::Starts(_) | Trouble::TearDown(_) => ("machines", false),
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_failing_database_is_no_matter_of_waiting() {
-        let checks = with(&[(Trouble::Database, "disk full"), (Trouble::Rows, "row 1")]);
+        let checks = with(&[(Trouble::Database, "disk full")]);
         assert_eq!(checks["database"], Check::Failed("disk full".into()));
         assert_eq!(checks["host"], Check::Ok);
     }

@@ -38,8 +38,6 @@ pub struct Status {
 pub enum Trouble {
     /// The database cannot be read or written.
     Database,
-    /// Rows of the database that say what this program never writes; what they name is left alone.
-    Rows,
     /// The host cannot be looked at.
     Host,
     /// No port is left for another lease.
