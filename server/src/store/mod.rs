@@ -69,6 +69,7 @@ pub struct Store {
     /// Whoever writes leaves an order here.
     desk: Mutex<Option<Desk>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    unwritten_heartbeat_at: Mutex<Option<OffsetDateTime>>,
 }
 
 /// All that lives, as of one moment.
@@ -127,6 +128,7 @@ impl Store {
             news,
             desk: Mutex::new(Some(desk)),
             writer: Mutex::new(Some(writer)),
+            unwritten_heartbeat_at: Mutex::default(),
         };
         store.set_space_aside().await;
         Ok(store)
