@@ -24,6 +24,7 @@ mod tests;
 
 pub use deadlines::Moved;
 pub use error::StoreError;
+pub use events::MOST_EVENTS;
 pub use leases::{Idempotency, Inserted, NewLease, Wish};
 pub use news::{Changes, Follower, LeaseNews};
 
