@@ -18,7 +18,7 @@ use super::ApiState;
 use super::error::ApiError;
 use super::own::OwnLease;
 use crate::lease::LeasePhase;
-use crate::store::LeaseNews;
+use crate::store::{LeaseNews, MOST_EVENTS};
 
 /// How many clients may follow events at a time. Each holds one of the server's connections.
 pub const MOST_STREAMS: usize = 256;
@@ -39,7 +39,9 @@ struct Follower {
     news: LeaseNews,
     /// When the next look may be had.
     next_look: Instant,
-    /// Nothing comes after what was read.
+    /// There may be more to read at once.
+    more: bool,
+    /// Nothing comes after what is there.
     over: bool,
     _place: OwnedSemaphorePermit,
 }
@@ -56,6 +58,7 @@ pub(super) async fn events(
     let news = api.store.news_of(row.id);
     // The last that was seen is read once more: it must be there.
     let mut read = VecDeque::from(api.store.events(row.id, after.saturating_sub(1)).await?);
+    let more = read.len() == MOST_EVENTS;
     if after > 0 && read.pop_front().is_none_or(|event| event.seq != after) {
         return Err(ApiError::InvalidLastEventId(row.id));
     }
@@ -65,6 +68,7 @@ pub(super) async fn events(
         read: VecDeque::new(),
         news,
         next_look: Instant::now() + PACE,
+        more,
         // It had ended before the events were read, so they are all there are.
         over: matches!(row.phase, LeasePhase::Ended { .. }),
         api,
@@ -94,12 +98,14 @@ impl Follower {
             if let Some(event) = self.read.pop_front() {
                 return Some(event);
             }
-            if self.over {
+            if self.over && !self.more {
                 return None;
             }
             let change = async {
-                sleep_until(self.next_look).await;
-                self.news.changed().await;
+                if !self.more {
+                    sleep_until(self.next_look).await;
+                    self.news.changed().await;
+                }
             };
             let stopping = self.api.stopping.clone();
             tokio::select! {
@@ -110,7 +116,10 @@ impl Follower {
             self.next_look = Instant::now() + PACE;
             self.api.metrics.looked_for_events();
             match self.api.store.events(self.lease, self.after).await {
-                Ok(read) => self.take_in(read.into()),
+                Ok(read) => {
+                    self.more = read.len() == MOST_EVENTS;
+                    self.take_in(read.into());
+                }
                 Err(error) => {
                     // The client comes back and goes on where it was.
                     let lease = self.lease;

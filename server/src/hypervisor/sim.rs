@@ -120,7 +120,7 @@ impl SimHypervisor {
         self.world().script = Script::default();
     }
 
-    /// Lets every call fail that hangs now, as one does whose time is over.
+    /// Lets every call fail that hangs now, as one does whose time is over, and return that is late.
     pub fn let_go(&self) {
         self.let_go.send_replace(());
     }
@@ -260,6 +260,12 @@ impl SimHypervisor {
         self.world().script.next(verb, vm)
     }
 
+    async fn until_let_go(&self) {
+        let mut let_go = self.let_go.subscribe();
+        // This handle has the other end, so it does not close.
+        let _ = let_go.changed().await;
+    }
+
     /// Runs `act` as the script has it for `verb`; `lie` is what a liar answers.
     async fn perform<T>(
         &self,
@@ -281,10 +287,13 @@ impl SimHypervisor {
                 tokio::time::sleep(duration).await;
                 act()
             }
+            Some(SimFault::ReturnsLate) => {
+                let done = act();
+                self.until_let_go().await;
+                done
+            }
             Some(SimFault::Hangs) => {
-                let mut let_go = self.let_go.subscribe();
-                // This handle has the other end, so it does not close.
-                let _ = let_go.changed().await;
+                self.until_let_go().await;
                 Err(HypervisorError::Timeout {
                     doing: "do what the script of faults lets hang",
                     limit_s: 0,

@@ -31,12 +31,19 @@ impl Reconciler {
         policy: &Policy,
         now: OffsetDateTime,
     ) -> Snapshot {
-        let Self { memory, mirror, .. } = self;
+        let Self {
+            context,
+            memory,
+            mirror,
+            ..
+        } = self;
         let roster = &mut mirror.roster;
         for vm in std::mem::take(&mut memory.stirred) {
             roster.stir(vm);
         }
-        let listening_since = Some(self.listening_since);
+        // While the database took none, none could come either.
+        let unwritten = context.store.unwritten_heartbeat_at();
+        let listening_since = unwritten.max(Some(self.listening_since));
         let heard = |vm| Heard {
             listening_since,
             activity: memory.activity.get(&vm).copied(),

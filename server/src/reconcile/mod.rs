@@ -130,7 +130,8 @@ enum Work {
 /// Looking at the host.
 enum Look {
     Due,
-    UnderWay(Before),
+    /// One or more: another may become due before the last has ended.
+    UnderWay,
     Seen(Before, Observed),
     Rested,
 }
@@ -344,11 +345,14 @@ impl Reconciler {
 
     fn look_at_host(&mut self) {
         let rows = self.mirror.roster.vms();
-        self.look = Look::UnderWay(Before::new(rows, &self.memory.busy_vms));
+        // It goes with this look: what a look shows says nothing about what was known before another.
+        let before = Before::new(rows, &self.memory.busy_vms);
+        self.look = Look::UnderWay;
         let hypervisor = self.context.hypervisor.clone();
         self.running.spawn(async move {
             Outcome::Observed {
                 result: hypervisor.list().await,
+                before,
             }
         });
     }

@@ -92,15 +92,19 @@ impl Reconciler {
                     );
                 }
             }
-            Outcome::Observed { result } => {
-                let before = std::mem::replace(&mut self.look, Look::Rested);
-                match (before, result) {
-                    (Look::UnderWay(before), Ok(observed)) => {
+            Outcome::Observed { before, result } => {
+                // Since another became due this one says too little.
+                let is_due = matches!(self.look, Look::Due);
+                match result {
+                    Ok(_) if is_due => {}
+                    Ok(observed) => {
                         self.look = Look::Seen(before, observed);
                         self.note(Trouble::Host, None);
                     }
-                    (_, Ok(_)) => self.look = Look::Due,
-                    (_, Err(error)) => {
+                    Err(error) => {
+                        if !is_due {
+                            self.look = Look::Rested;
+                        }
                         let what = "the host could not be looked at";
                         tracing::warn!(error = &error as &dyn std::error::Error, "{what}");
                         let why = format!("{what}: {}", in_words(&error));

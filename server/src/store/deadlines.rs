@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::columns::micros;
 use super::rows;
 use super::writer::{Change, Operation};
-use super::{Store, StoreError};
+use super::{Store, StoreError, locked};
 use crate::lease::{LeasePhase, LeaseRow};
 
 /// What became of a call that moves a deadline.
@@ -28,9 +28,21 @@ impl Store {
     /// Writes down that the holder of a lease is there.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails; that it came is remembered then, see [`Self::unwritten_heartbeat_at`].
     pub async fn heartbeat(&self, id: LeaseId, now: OffsetDateTime) -> Result<Moved, StoreError> {
-        self.write(Heartbeat { id, now }).await
+        let moved = self.write(Heartbeat { id, now }).await;
+        if moved.is_err() {
+            let mut unwritten = locked(&self.unwritten_heartbeat_at);
+            *unwritten = (*unwritten).max(Some(now));
+        }
+        moved
+    }
+
+    /// When a heartbeat, of whatever lease, came last that could not be written down: who was silent
+    /// until then may not have been.
+    #[must_use]
+    pub fn unwritten_heartbeat_at(&self) -> Option<OffsetDateTime> {
+        *locked(&self.unwritten_heartbeat_at)
     }
 
     /// Lets a lease last at least until this moment.

@@ -13,6 +13,10 @@ use super::words::Word;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError};
 
+/// How many events are read at a time: a holder who moves the end of a lease all the time makes
+/// very many.
+pub const MOST_EVENTS: usize = 256;
+
 impl Store {
     /// Writes down progress that is no transition of the lease itself, such as its machine being
     /// cloned. Leases that are no longer waiting are passed over: their history has gone on.
@@ -28,17 +32,18 @@ impl Store {
         self.write(Progress { progress, now }).await
     }
 
-    /// The events of a lease after the one with this number, oldest first.
+    /// The events of a lease after the one with this number, oldest first, [`MOST_EVENTS`] at most.
     ///
     /// # Errors
     /// When the database fails or a row is damaged.
     pub async fn events(&self, lease: LeaseId, after: u64) -> Result<Vec<LeaseEvent>, StoreError> {
         let rows = sqlx::query(
             "SELECT lease_id AS id, seq, at, kind, detail FROM lease_events \
-             WHERE lease_id = $1 AND seq > $2 ORDER BY seq",
+             WHERE lease_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
         )
         .bind(lease.to_string())
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(i64::try_from(MOST_EVENTS).unwrap_or(i64::MAX))
         .fetch_all(&self.pool)
         .await?;
         let event = |row| {

@@ -24,6 +24,7 @@ mod tests;
 
 pub use deadlines::Moved;
 pub use error::StoreError;
+pub use events::MOST_EVENTS;
 pub use leases::{Idempotency, Inserted, NewLease, Wish};
 pub use news::{Changes, Follower, LeaseNews};
 
@@ -69,6 +70,7 @@ pub struct Store {
     /// Whoever writes leaves an order here.
     desk: Mutex<Option<Desk>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    unwritten_heartbeat_at: Mutex<Option<OffsetDateTime>>,
 }
 
 /// All that lives, as of one moment.
@@ -127,6 +129,7 @@ impl Store {
             news,
             desk: Mutex::new(Some(desk)),
             writer: Mutex::new(Some(writer)),
+            unwritten_heartbeat_at: Mutex::default(),
         };
         store.set_space_aside().await;
         Ok(store)

@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use remote_docker_api::{EndReason, EventKind, LeaseEvent};
 
 use super::*;
+use crate::store::MOST_EVENTS;
 
 /// The events of one answer.
 struct Following {
@@ -185,4 +186,24 @@ async fn what_happens_to_others_costs_a_stream_few_looks() {
     let told = watching.await.unwrap().unwrap();
     assert_eq!(told.kind, EventKind::Ready);
     assert!(fixture.api.metrics.event_looks() >= 1);
+}
+
+#[tokio::test]
+async fn a_long_history_is_read_piece_by_piece_and_told_as_one() {
+    let fixture = Fixture::new().await;
+    let lease: Lease = fixture.post(order(json!({ "wait_s": 0 }))).await.json();
+    let much = vec![(lease.id, EventKind::Cloning); 2 * MOST_EVENTS];
+    let store = &fixture.api.store;
+    store
+        .note_progress(&much, fixture.api.clock.now())
+        .await
+        .unwrap();
+    assert_eq!(store.events(lease.id, 1).await.unwrap().len(), MOST_EVENTS);
+    let last = 2 * MOST_EVENTS as u64 + 1;
+    for (after, first) in [(None, 1), (Some("1"), 2)] {
+        let mut following = fixture.follow(lease.id, after).await;
+        for seq in first..=last {
+            assert_eq!(following.event().await.unwrap().seq, seq);
+        }
+    }
 }

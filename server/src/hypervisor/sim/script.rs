@@ -18,6 +18,9 @@ pub enum SimFault {
     /// The call does not return, but for [`let_go`](super::SimHypervisor::let_go), after which it
     /// fails and did nothing.
     Hangs,
+    /// The call does everything at once, and returns only after
+    /// [`let_go`](super::SimHypervisor::let_go): what it answers was so back then.
+    ReturnsLate,
 }
 
 /// Names a verb in the script of faults.

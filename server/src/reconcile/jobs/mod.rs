@@ -15,6 +15,7 @@ use remote_docker_api::StepTiming;
 
 use super::Settings;
 use super::memory::{Keyed, Started};
+use super::observation::Before;
 use crate::clock::Clock;
 use crate::guest::{GuestError, Link};
 use crate::hypervisor::template::TemplateError;
@@ -71,6 +72,7 @@ pub(super) enum Outcome {
         result: Result<(), TemplateError>,
     },
     Observed {
+        before: Before,
         result: Result<Observed, HypervisorError>,
     },
     Resumed,

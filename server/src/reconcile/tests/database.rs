@@ -2,7 +2,7 @@
 
 use remote_docker_api::EndReason;
 
-use super::bench::Bench;
+use super::bench::{Ask, Bench};
 use crate::lease::LeasePhase;
 use crate::reconcile::Trouble;
 use crate::store::StoreError;
@@ -63,5 +63,36 @@ async fn another_that_writes_for_too_long_is_told_of_and_what_was_due_is_done_af
             bench.status().is_healthy() && bench.status().troubles.is_empty()
         })
         .await;
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_cannot_be_written_is_no_silence() {
+    let mut bench = Bench::started().await;
+    let lease = bench
+        .ask_with(Ask {
+            keepalive_s: Some(60),
+            ..Ask::default()
+        })
+        .await;
+    bench.active(lease).await;
+    let mut other = bench.another_connection().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    bench.pass_unseen(59);
+    let beat = bench.store.heartbeat(lease, bench.now()).await;
+    assert!(matches!(beat, Err(StoreError::Locked(_))), "{beat:?}");
+    bench.pass_unseen(2);
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    bench.goes_round().await;
+    assert!(bench.is_active(lease).await);
+    // From then on it counts.
+    bench.pass(57).await;
+    bench.goes_round().await;
+    assert!(bench.is_active(lease).await);
+    bench.pass(1).await;
+    assert_eq!(bench.ended(lease).await, EndReason::KeepaliveMissed);
     bench.clean().await;
 }

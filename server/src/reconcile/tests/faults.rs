@@ -202,3 +202,32 @@ async fn a_machine_is_not_made_from_an_image_that_was_replaced() {
         .await;
     assert_eq!(kinds(&bench), Vec::<&str>::new());
 }
+
+#[tokio::test]
+async fn what_an_older_look_did_not_show_yet_is_not_lost_to_a_newer_one() {
+    let mut bench = with_template().await;
+    let older = bench.ask().await;
+    let older_vm = bench.active(older).await.vm;
+    // The host is looked at before the second machine is there, and says so after a third look began.
+    bench.sim.inject(Verb::List, SimFault::ReturnsLate);
+    let third = SimFault::Slow(Duration::from_secs(3600));
+    bench.sim.hang_up(older_vm);
+    bench
+        .eventually("it is looked at", |bench| !bench.sim.has_fault(Verb::List))
+        .await;
+    let younger = bench.ask().await;
+    let younger_vm = bench.active(younger).await.vm;
+    bench.sim.inject(Verb::List, third);
+    bench.sim.hang_up(younger_vm);
+    bench
+        .eventually("it is looked at again", |bench| {
+            !bench.sim.has_fault(Verb::List)
+        })
+        .await;
+    bench.sim.let_go();
+    bench.goes_round().await;
+    for lease in [older, younger] {
+        let phase = bench.lease(lease).await.phase;
+        assert!(matches!(phase, LeasePhase::Active(_)), "{phase:?}");
+    }
+}

@@ -30,9 +30,7 @@ const STEPS: usize = 10_000;
 
 async fn walk(seed: u64) {
     let mut world = World::new(seed).await;
-    let steps =
-        std::fs::read_to_string("/tmp/walk_steps").map_or(STEPS, |s| s.trim().parse().unwrap()); // DEV
-    for _ in 0..steps {
+    for _ in 0..STEPS {
         let step = Step::draw(&mut world.dice);
         world.take(step).await;
     }

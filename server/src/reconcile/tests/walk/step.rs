@@ -172,7 +172,8 @@ impl Step {
         ]);
         let fault = match (verb, fault) {
             // Whoever is told that nothing is there can only believe it.
-            (Verb::List | Verb::Shows, SimFault::Lies) => SimFault::Fails,
+            (Verb::List, SimFault::Lies) => SimFault::ReturnsLate,
+            (Verb::Shows, SimFault::Lies) => SimFault::Fails,
             _ => fault,
         };
         Self::Fault {
