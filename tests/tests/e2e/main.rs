@@ -21,3 +21,4 @@ mod soak;
 mod ssh;
 mod stopping;
 mod tls;
+mod unprivileged;
