@@ -16,6 +16,7 @@ mod guest;
 mod integrations;
 mod isolation;
 mod life;
+mod python;
 mod run;
 mod soak;
 mod ssh;
