@@ -18,6 +18,7 @@ mod isolation;
 mod life;
 mod python;
 mod run;
+mod rust_client;
 mod soak;
 mod ssh;
 mod stopping;
