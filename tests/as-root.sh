@@ -15,7 +15,7 @@ fi
 printf 'sudo: %s\n' "$why" >&2
 # sudo clears the environment; these say where things are and hold no secrets.
 kept=("PATH=$PATH")
-for name in TMPDIR CARGO_TARGET_DIR REMOTE_DOCKER_CACHE E2E_BIN_DIR E2E_IMAGES_DIR; do
+for name in TMPDIR CARGO_TARGET_DIR REMOTE_DOCKER_CACHE E2E_BIN_DIR E2E_IMAGES_DIR E2E_PYTHON_DIR; do
     if [ -n "${!name-}" ]; then kept+=("$name=${!name}"); fi
 done
 exec sudo -- env "${kept[@]}" "$@"

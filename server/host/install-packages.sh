@@ -46,6 +46,7 @@ groovy                     | test     | -       | runs the Jenkins step as Jenki
 openssh-client             | test     | -       | ssh and scp, by which a machine can be reached as well
 openssl                    | test     | -       | an independent TLS client for the tests
 rsync                      | test     | -       | the same
+python3-venv               | test     | -       | clients of Docker that are written in Python
 sqlite3                    | test     | -       | looks into the server state from outside
 shellcheck                 | test     | -       | checks the shell scripts
 fish                       | test     | -       | evaluates what the client prints for it

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::process::{bounded, succeed};
 use crate::setting::Setting;
+use crate::tree;
 
 /// Each call may take so long; the slowest moves 200 MB through an emulated machine.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -109,32 +110,12 @@ impl Docker {
     pub fn import_busybox(&self) {
         let archive = self.config.join("busybox.tar");
         if !archive.exists() {
-            let tree = self.config.join("busybox-tree");
-            write_busybox_tree(&tree);
+            let root = self.config.join("busybox-tree");
+            tree::write_busybox(&root);
             let mut tar = bounded(LIMIT, "tar");
-            succeed(tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).arg("."));
+            succeed(tar.arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."));
         }
         let archive = archive.to_str().expect("a path in UTF-8");
         self.ok(["import", archive, BUSYBOX]);
-    }
-}
-
-/// A root file system around the static busybox.
-///
-/// # Panics
-/// When busybox is missing.
-pub fn write_busybox_tree(tree: &Path) {
-    let bin = tree.join("bin");
-    std::fs::create_dir_all(&bin).expect("a folder");
-    for folder in ["proc", "sys", "dev", "etc", "mnt", "tmp"] {
-        std::fs::create_dir_all(tree.join(folder)).expect("a folder");
-    }
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"];
-    let busybox = busybox.iter().find(|path| Path::new(path).is_file());
-    let busybox = busybox.expect("busybox-static; run server/host/install-packages.sh");
-    std::fs::copy(busybox, bin.join("busybox")).expect("copying busybox");
-    let applets = succeed(bounded(LIMIT, busybox).arg("--list"));
-    for applet in applets.lines().filter(|name| *name != "busybox") {
-        std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link");
     }
 }

@@ -31,6 +31,7 @@ mod seed;
 pub mod server;
 pub mod setting;
 pub mod soak;
+pub mod tree;
 pub mod wait;
 
 pub use api::Api;

@@ -19,12 +19,10 @@ impl Setting {
     /// When something is missing; says how to get it.
     #[must_use]
     pub fn find() -> Self {
-        let target = variable("CARGO_TARGET_DIR")
-            .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
         let cache = variable("REMOTE_DOCKER_CACHE")
             .unwrap_or_else(|| "/var/cache/setup-remote-docker".into());
         let setting = Self {
-            bin: variable("E2E_BIN_DIR").unwrap_or_else(|| target.join("debug")),
+            bin: variable("E2E_BIN_DIR").unwrap_or_else(|| target().join("debug")),
             images: variable("E2E_IMAGES_DIR").unwrap_or_else(|| cache.join("images")),
         };
         setting.check();
@@ -102,6 +100,30 @@ impl Setting {
     pub fn evidence(&self) -> PathBuf {
         self.bin.parent().unwrap_or(&self.bin).join("e2e-evidence")
     }
+}
+
+/// A Python that has Docker's clients: in `E2E_PYTHON_DIR`, which `make test` sets, otherwise where
+/// `make test` puts it.
+///
+/// # Panics
+/// When it is missing; says how to get it.
+#[must_use]
+pub fn python() -> PathBuf {
+    let folder = variable("E2E_PYTHON_DIR").unwrap_or_else(|| target().join("tools/python"));
+    let program = folder.join("bin/python");
+    assert!(
+        program.is_file(),
+        "{} is missing; `tests/python/install.sh {}` makes it, or set E2E_PYTHON_DIR",
+        program.display(),
+        folder.display()
+    );
+    program
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    variable("CARGO_TARGET_DIR")
+        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into())
 }
 
 /// Below it lie the folders of all tests: `TMPDIR`, or a place on a real disk. QEMU's user must be able to

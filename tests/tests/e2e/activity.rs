@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::docker::write_busybox_tree;
+use e2e::tree::write_busybox;
 use e2e::{Machine, TestServer, until};
 
 /// Some rounds of questions.
@@ -70,7 +70,7 @@ fn console(server: &TestServer) -> String {
 
 fn slow_build(server: &TestServer, machine: &Machine) -> std::process::Child {
     let context = server.root().join("slow");
-    write_busybox_tree(&context.join("tree"));
+    write_busybox(&context.join("tree"));
     let dockerfile = "FROM scratch\nCOPY tree /\nRUN [\"/bin/sleep\", \"40\"]\n";
     std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
     let mut command = machine.docker().command(["build", "--quiet"]);

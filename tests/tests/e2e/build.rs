@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use e2e::docker::write_busybox_tree;
 use e2e::process::succeed;
+use e2e::tree::write_busybox;
 use e2e::{Machine, TestServer};
 
 const DOCKERFILE: &str = r#"FROM scratch
@@ -16,7 +16,7 @@ CMD ["/bin/cat", "/built"]
 fn context(server: &TestServer) -> PathBuf {
     let context = server.root().join("context");
     if !context.exists() {
-        write_busybox_tree(&context.join("tree"));
+        write_busybox(&context.join("tree"));
     }
     std::fs::write(context.join("Dockerfile"), DOCKERFILE).unwrap();
     context

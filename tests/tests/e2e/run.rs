@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::process::{said, text};
 use e2e::{Cli, TestServer, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use remote_docker_api::{EndReason, LeaseState};
 
 /// Nothing is left: on this side, in the list, or on the host.
 fn assert_given_back(server: &TestServer, cli: &Cli) {
@@ -78,10 +79,14 @@ fn a_command_that_cannot_be_executed() {
 }
 
 /// Starts a command that waits, and returns when it runs.
-fn start(cli: &Cli, mark: &std::path::Path) -> Child {
-    let script = format!("echo > '{}'; exec sleep 60", mark.display());
+fn start(cli: &Cli, mark: &std::path::Path, options: &[&str]) -> Child {
+    let mark_path = mark.display();
+    let script =
+        format!("echo $$ > '{mark_path}.new'; mv '{mark_path}.new' '{mark_path}'; exec sleep 60");
     let child = cli
-        .bare(["run", "--", "sh", "-c", &script])
+        .bare(["run"])
+        .args(options)
+        .args(["--", "sh", "-c", &script])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
@@ -98,7 +103,7 @@ fn start(cli: &Cli, mark: &std::path::Path) -> Child {
 fn interrupted(signal: Signal) {
     let server = TestServer::start();
     let cli = server.cli();
-    let mut child = start(&cli, &server.root().join("mark"));
+    let mut child = start(&cli, &server.root().join("mark"), &[]);
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(128 + signal as i32), "{status:?}");
@@ -113,6 +118,36 @@ fn interrupted_by_sigint() {
 #[test]
 fn interrupted_by_sigterm() {
     interrupted(Signal::SIGTERM);
+}
+
+/// It cannot say a word: the server hears nothing any more, which is enough.
+#[test]
+fn killed_by_sigkill() {
+    let server = TestServer::start();
+    let cli = server.cli();
+    let mark = server.root().join("mark");
+    let mut child = start(&cli, &mark, &["--keepalive", "5s"]);
+    let leases = server.api().list();
+    let [lease] = leases.as_slice() else {
+        panic!("not one lease: {leases:?}");
+    };
+    assert_eq!(server.host().machines().len(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let killed = Instant::now();
+
+    let ended = server.wait_state(lease.id, LeaseState::Ended);
+    let took = killed.elapsed();
+    assert_eq!(ended.end_reason, Some(EndReason::KeepaliveMissed));
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    server.wait_clean();
+    // Nobody was left to end the command, and it may have work that needs no Docker.
+    let command: i32 = std::fs::read_to_string(&mark)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    kill(Pid::from_raw(command), Signal::SIGTERM).unwrap();
 }
 
 #[test]
