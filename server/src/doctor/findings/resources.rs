@@ -26,7 +26,6 @@ pub(super) fn disk(disk: &Result<Disk, String>, image_bytes: u64) -> Finding {
     }
 }
 
-/// While a server runs its machines have part of what would be available.
 pub(super) fn memory(memory: &Result<Memory, String>, server_runs: bool) -> Finding {
     const NAME: &str = "memory";
     let memory = match memory {
@@ -45,8 +44,10 @@ pub(super) fn memory(memory: &Result<Memory, String>, server_runs: bool) -> Find
         .filter(|(_, needed)| *needed > budget)
         .map(|(name, _)| name.as_str())
         .collect();
+    // While a server runs its machines have part of what was available when it started.
+    let is_telling = memory.is_configured || !server_runs;
     let hint = "add memory, or make `sizes` or `limits.memory_budget_mib` fit";
-    if !too_large.is_empty() && !(server_runs && !memory.is_configured) {
+    if is_telling && !too_large.is_empty() {
         let verdict = if too_large.contains(&memory.default_size.as_str()) {
             Verdict::Failed
         } else {

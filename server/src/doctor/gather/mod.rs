@@ -26,7 +26,8 @@ pub(super) async fn gather(config: &Config) -> Facts {
     } else {
         Look::TakesRoot
     };
-    let images = images(config, &runner);
+    let server_runs = server_runs(&config.state_dir);
+    let images = images(config, &runner, server_runs);
     let filters = network::filters(is_root);
     let (images, filters, trial) = tokio::join!(images, filters, network::trial(config, is_root));
     // Afterwards, for libvirt is opened in the namespace that was tried out, and takes over all processes that
@@ -34,7 +35,7 @@ pub(super) async fn gather(config: &Config) -> Facts {
     let versions = versions(config, &trial).await;
     Facts {
         is_root,
-        server_runs: server_runs(&config.state_dir),
+        server_runs,
         accelerator: runner.then(|runner| {
             let chosen = runner.accelerator(app::accelerator_choice(config));
             chosen.map(|(_, slow)| slow)
@@ -119,7 +120,7 @@ fn server_runs(state: &Path) -> bool {
     file.is_ok_and(|file| kernel::is_locked(&locks, file.ino()))
 }
 
-async fn images(config: &Config, runner: &Look<Runner>) -> Images {
+async fn images(config: &Config, runner: &Look<Runner>, server_runs: bool) -> Images {
     let folder = config.images_dir();
     let read = {
         let folder = folder.clone();
@@ -131,8 +132,12 @@ async fn images(config: &Config, runner: &Look<Runner>) -> Images {
     };
     let found = read.as_deref().unwrap_or_default();
     let size = |image: &Image| std::fs::metadata(&image.files.disk).map_or(0, |file| file.len());
-    let offers = app::memory_budget_mib(config)
-        .and_then(|budget_mib| app::check_offers(config, found, budget_mib));
+    // Of a server that runs it is not known what was available when it started.
+    let budget_mib = match config.limits.memory_budget_mib {
+        None if server_runs => Ok(u64::MAX),
+        _ => app::memory_budget_mib(config),
+    };
+    let offers = budget_mib.and_then(|budget_mib| app::check_offers(config, found, budget_mib));
     Images {
         largest_bytes: found.iter().map(size).max().unwrap_or(0),
         closed: runner.then(|runner| first_closed(runner, found)),
