@@ -31,6 +31,8 @@ use crate::state_dir::{StateDir, StateDirError};
 use crate::store::{Store, StoreError};
 use machine_logs::MachineLogs;
 
+pub(crate) use host::{available_memory_mib, disk_reserve_bytes, memory_budget_mib};
+
 /// How long the hypervisor may take to start a VM, in seconds. Seconds are normal where clones work;
 /// a host that swaps takes longer.
 const START_DEADLINE_S: i64 = 120;
@@ -50,16 +52,6 @@ const START_ATTEMPTS: usize = 3;
 
 /// How long before its end the holder of a lease is warned, in seconds.
 const WARN_BEFORE_S: i64 = 60;
-
-/// The part of the host's available memory that VMs may take when the configuration does not say.
-const MEMORY_SHARE_PERCENT: u64 = 80;
-
-/// The part of the disk that stays free when the configuration does not say, in percent.
-const DISK_RESERVE_PERCENT: u64 = 5;
-
-/// And the most of it, in bytes. It is what guests can write between two looks at the disk, with
-/// room; those that find no space all the same wait for it.
-const LARGEST_DISK_RESERVE: u64 = 2 << 30;
 
 /// A server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +142,7 @@ pub enum AppError {
     },
 }
 
+mod host;
 mod machine_logs;
 mod report;
 #[cfg(test)]
@@ -300,11 +293,7 @@ async fn reconciler(
 ) -> Result<Reconciler, AppError> {
     let libvirt = LibvirtConfig {
         uri: config.hypervisor.uri.clone(),
-        accelerator: match config.hypervisor.accelerator {
-            config::AcceleratorChoice::Auto => AcceleratorChoice::Auto,
-            config::AcceleratorChoice::Kvm => AcceleratorChoice::Kvm,
-            config::AcceleratorChoice::Tcg => AcceleratorChoice::Tcg,
-        },
+        accelerator: accelerator_choice(config),
         ..LibvirtConfig::new(state.path().to_owned())
     };
     let (install, wires) = (store.install_id(), network.wires.clone());
@@ -321,6 +310,28 @@ async fn reconciler(
         templates,
         settings,
     ))
+}
+
+/// How guests' instructions are to be carried out.
+pub(crate) fn accelerator_choice(config: &Config) -> AcceleratorChoice {
+    match config.hypervisor.accelerator {
+        config::AcceleratorChoice::Auto => AcceleratorChoice::Auto,
+        config::AcceleratorChoice::Kvm => AcceleratorChoice::Kvm,
+        config::AcceleratorChoice::Tcg => AcceleratorChoice::Tcg,
+    }
+}
+
+/// Checks that all engines, sizes and pools of the configuration can be had.
+///
+/// # Errors
+/// With the first that cannot.
+pub(crate) fn check_offers(
+    config: &Config,
+    images: &[Image],
+    budget_mib: u64,
+) -> Result<(), AppError> {
+    let catalogue = catalogue(config, images)?;
+    calendar(config, &catalogue, budget_mib).map(|_| ())
 }
 
 async fn read_images(folder: PathBuf) -> Result<Vec<Image>, AppError> {
@@ -350,7 +361,7 @@ fn catalogue(config: &Config, images: &[Image]) -> Result<Catalogue, CatalogueEr
 }
 
 /// The name servers that guests are told: the configured ones, else those of the host.
-fn nameservers(config: &Config) -> Vec<Ipv4Addr> {
+pub(crate) fn nameservers(config: &Config) -> Vec<Ipv4Addr> {
     if config.network.uplink == UplinkChoice::None {
         return Vec::new();
     }
@@ -390,14 +401,8 @@ fn settings(
             (key, offer)
         })
         .collect();
-    let budget_mib = match config.limits.memory_budget_mib {
-        Some(mib) => mib,
-        None => available_memory_mib().map_err(AppError::Memory)? * MEMORY_SHARE_PERCENT / 100,
-    };
-    let disk_reserve_bytes = match config.limits.disk_reserve_mib {
-        Some(mib) => mib.saturating_mul(1 << 20),
-        None => disk_reserve(&config.state_dir).map_err(AppError::Disk)?,
-    };
+    let budget_mib = memory_budget_mib(config)?;
+    let disk_reserve_bytes = disk_reserve_bytes(config, &config.state_dir)?;
     let mut server_names = vec![SanName::from_host(&config.relay.advertised_host())];
     // People on this host type either.
     if config.relay.listen_ip.is_loopback() {
@@ -437,14 +442,6 @@ fn settings(
     })
 }
 
-/// The part of the state folder's file system that VMs leave free when the configuration does not
-/// say, in bytes.
-fn disk_reserve(state: &std::path::Path) -> std::io::Result<u64> {
-    let disk = nix::sys::statvfs::statvfs(state)?;
-    let size = disk.blocks().saturating_mul(disk.fragment_size());
-    Ok((size / 100 * DISK_RESERVE_PERCENT).min(LARGEST_DISK_RESERVE))
-}
-
 /// When how many machines are to be ready.
 fn calendar(config: &Config, catalogue: &Catalogue, budget_mib: u64) -> Result<Calendar, AppError> {
     let pools = (1..).zip(&config.pool).map(|(place, pool)| {
@@ -465,14 +462,4 @@ fn calendar(config: &Config, catalogue: &Catalogue, budget_mib: u64) -> Result<C
         });
     }
     Ok(calendar)
-}
-
-/// What the kernel says is available to new programs, in MiB.
-fn available_memory_mib() -> std::io::Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map(|kib| kib / 1024)
-        .ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemAvailable"))
 }

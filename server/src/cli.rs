@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, ConfigError, LogFormat, Overrides};
 
@@ -32,6 +32,26 @@ pub enum Command {
     Serve,
     /// Read the configuration, report every fault in it, and exit
     CheckConfig,
+    /// Tell what a server needs of this host and does not find; changes nothing
+    Doctor(DoctorArgs),
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct DoctorArgs {
+    /// What to print
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: ReportFormat,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ReportFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
 }
 
 /// Flags that every command takes.
@@ -101,6 +121,13 @@ impl Settings {
     /// # Errors
     /// See [`config::load`].
     pub fn load(self) -> Result<Config, ConfigError> {
+        let (file, overrides) = self.split();
+        config::load(file.as_deref(), overrides)
+    }
+
+    /// The file, if one is named, and what wins over it.
+    #[must_use]
+    pub fn split(self) -> (Option<PathBuf>, Overrides) {
         let overrides = Overrides {
             listen: self.listen,
             state_dir: self.state_dir,
@@ -109,7 +136,7 @@ impl Settings {
             log_filter: self.log,
             log_format: self.log_format,
         };
-        config::load(self.config.as_deref(), overrides)
+        (self.config, overrides)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod calendar;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod failpoint;
 pub mod guest;
 pub mod http;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nix::sys::signal::{SigHandler, Signal};
-use remote_dockerd::app;
-use remote_dockerd::cli::{Cli, Command};
+use remote_dockerd::cli::{Cli, Command, ReportFormat, Settings};
 use remote_dockerd::config::Config;
+use remote_dockerd::{app, doctor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,14 @@ fn main() -> ExitCode {
     if let Some(name) = &cli.settings.failpoint {
         remote_dockerd::failpoint::arm(name.clone());
     }
+    let command = cli.command.unwrap_or_default();
+    // It has more to tell than that the configuration is at fault.
+    if let Command::Doctor(args) = command {
+        return look_at_host(cli.settings, args.format).unwrap_or_else(|error| {
+            report(&error);
+            ExitCode::FAILURE
+        });
+    }
     let config = match cli.settings.load() {
         Ok(config) => config,
         Err(error) => {
@@ -28,8 +36,8 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match cli.command.unwrap_or_default() {
-        Command::CheckConfig => ExitCode::SUCCESS,
+    match command {
+        Command::CheckConfig | Command::Doctor(_) => ExitCode::SUCCESS,
         Command::Serve => match serve(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -55,10 +63,53 @@ fn raise_file_limit() {
     }
 }
 
-fn serve(config: Config) -> Result<(), Box<dyn Error>> {
-    remote_dockerd::telemetry::init(&config.log)?;
+/// To be called while this process has a single thread.
+fn quiet_libvirt() {
     // SAFETY: there is no other thread yet that could read the environment at the same time.
     unsafe { std::env::set_var("LIBVIRT_LOG_FILTERS", LIBVIRT_LOG_FILTERS) };
+}
+
+/// Looks at the host and prints what is found. A signal ends it early; what was made to try things out goes
+/// away even then.
+fn look_at_host(settings: Settings, format: ReportFormat) -> std::io::Result<ExitCode> {
+    quiet_libvirt();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let (file, overrides) = settings.split();
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        Ok::<_, std::io::Error>(tokio::select! {
+            findings = doctor::examine(file.as_deref(), overrides) => Ok(findings),
+            _ = terminate.recv() => Err(Signal::SIGTERM),
+            _ = interrupt.recv() => Err(Signal::SIGINT),
+        })
+    });
+    // Images may still be read; nobody wants to know any more.
+    runtime.shutdown_background();
+    let findings = match outcome? {
+        Ok(findings) => findings,
+        Err(signal) => {
+            die_of(signal);
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let text = match format {
+        ReportFormat::Text => doctor::text(&findings),
+        ReportFormat::Json => doctor::json(&findings),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(if doctor::is_well(&findings) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    remote_dockerd::telemetry::init(&config.log)?;
+    quiet_libvirt();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -90,6 +141,10 @@ fn leave_at_once(signal: Signal) {
     tracing::warn!(
         "told to stop twice: leaving at once; the next start takes away what is left on the host"
     );
+    die_of(signal);
+}
+
+fn die_of(signal: Signal) {
     // SAFETY: the default action runs no code of this process.
     let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
     let _ = nix::sys::signal::raise(signal);

@@ -140,6 +140,15 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigE
     Ok(config)
 }
 
+/// What there is without a file that can be used: built-in values and flags, not checked.
+#[must_use]
+pub fn without_file(overrides: Overrides) -> Config {
+    let mut config = Config::default();
+    // A path that means nothing keeps its built-in value, as all values of the file do.
+    let _ = config.override_with(overrides);
+    config
+}
+
 impl Config {
     /// Reads a file's text; `path` is only for messages. Values are not checked yet.
     fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {

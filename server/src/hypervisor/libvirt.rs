@@ -44,6 +44,7 @@ use crate::ids::{InstallId, VmId};
 use crate::network::Wires;
 
 pub use open::LibvirtConfig;
+pub(super) use open::{check_path as check_state_path, kvm_device};
 
 /// QEMU and libvirt on this host.
 #[derive(Debug, Clone)]

@@ -28,6 +28,7 @@ mod qemu_user;
 pub mod sim;
 mod tail;
 pub mod template;
+pub mod trial;
 mod version;
 
 /// Starts, copies and destroys virtual machines, with their wires, disks and channels.

@@ -24,6 +24,7 @@ mod sysctl;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod uplink;
 mod wires;
 mod worker;
@@ -35,6 +36,7 @@ pub use error::NetworkError;
 pub use namespace::Namespace;
 pub use open::{Network, NetworkConfig, Uplink};
 pub use resolvers::host_resolvers;
+pub use trial::{Trial, try_out};
 pub use wires::Wires;
 
 /// Hardware address of every guest. Wires are not joined to each other, so one for all does.

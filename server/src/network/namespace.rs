@@ -59,6 +59,24 @@ impl Namespace {
         }
     }
 
+    /// Makes an empty namespace that has no name: the kernel frees it, with all that is in it, when the last
+    /// handle and the last thread in it are gone.
+    ///
+    /// # Errors
+    /// When the process may not make namespaces; that takes root.
+    pub(super) fn unnamed() -> Result<Self, NetworkError> {
+        let doing = "make a network namespace (this takes root)";
+        let object = on_new_thread(|| -> io::Result<File> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            File::open("/proc/thread-self/ns/net")
+        })?;
+        let object = object.map_err(NetworkError::system(doing))?;
+        Ok(Self {
+            name: "without a name".to_owned(),
+            object: Arc::new(object),
+        })
+    }
+
     /// The namespace's name, as `ip netns` knows it.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -174,29 +192,26 @@ fn open_if_mounted(path: &Path) -> Result<Option<Arc<File>>, NetworkError> {
     Ok((system.filesystem_type() == NSFS_MAGIC).then(|| Arc::new(file)))
 }
 
-/// On a thread that ends right after: the caller's namespace is not touched.
 fn mount_new_namespace(path: &Path) -> Result<(), NetworkError> {
-    let on_thread = thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET)?;
-                let none: Option<&str> = None;
-                mount(
-                    Some("/proc/thread-self/ns/net"),
-                    path,
-                    none,
-                    MsFlags::MS_BIND,
-                    none,
-                )
-            })
-            .join()
-    });
-    let doing = format!(
+    let mounted = on_new_thread(|| -> nix::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let none: Option<&str> = None;
+        mount(
+            Some("/proc/thread-self/ns/net"),
+            path,
+            none,
+            MsFlags::MS_BIND,
+            none,
+        )
+    })?;
+    mounted.map_err(NetworkError::system(format!(
         "make a network namespace on {} (this takes root)",
         path.display()
-    );
-    match on_thread {
-        Ok(result) => result.map_err(NetworkError::system(doing)),
-        Err(_) => Err(NetworkError::WorkerGone),
-    }
+    )))
+}
+
+/// Runs `f` on a thread that ends right after: the caller's namespace is not touched.
+fn on_new_thread<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T, NetworkError> {
+    let ended = thread::scope(|scope| scope.spawn(f).join());
+    ended.map_err(|_| NetworkError::WorkerGone)
 }

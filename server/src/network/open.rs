@@ -123,7 +123,7 @@ impl Network {
 }
 
 /// Sets up the inside of the namespace. The filter stands before anything is forwarded.
-async fn settle(inside: &Worker, config: &NetworkConfig) -> Result<(), NetworkError> {
+pub(super) async fn settle(inside: &Worker, config: &NetworkConfig) -> Result<(), NetworkError> {
     let has_uplink = config.uplink != Uplink::None;
     let rules = rules::namespace(has_uplink, &config.resolvers);
     inside

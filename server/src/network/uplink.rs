@@ -115,7 +115,8 @@ async fn connect(
     Ok(made)
 }
 
-async fn make(handle: &Handle, name: &str, inside: i32) -> Result<(), NetworkError> {
+/// Makes the pair: `name` here, and its other end in the namespace with this handle.
+pub(super) async fn make(handle: &Handle, name: &str, inside: i32) -> Result<(), NetworkError> {
     // The far end is born in the VMs' namespace: no name of ours ever shows up in the host's but this.
     let far = LinkMessageBuilder::<LinkUnspec>::new()
         .name(rules::UPLINK.to_owned())

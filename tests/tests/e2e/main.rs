@@ -10,6 +10,7 @@ mod activity;
 mod build;
 mod crash;
 mod docker;
+mod doctor;
 mod ending;
 mod faults;
 mod guest;

@@ -249,7 +249,11 @@ fn explain(error: HypervisorError) -> HypervisorError {
     HypervisorError::Unsuitable(format!("libvirt could not {doing} ({message}): {hint}"))
 }
 
-fn check_path(state: &Path) -> Result<(), HypervisorError> {
+/// Checks that libvirt can work with a state folder of this path.
+///
+/// # Errors
+/// With what is wrong with it.
+pub(in crate::hypervisor) fn check_path(state: &Path) -> Result<(), HypervisorError> {
     let length = state.as_os_str().len();
     let fault = if !state.is_absolute() {
         "must be absolute".to_owned()
@@ -285,7 +289,11 @@ fn check_way(user: &QemuUser, vms: &Path) -> Result<(), HypervisorError> {
     )))
 }
 
-fn kvm_device(user: &QemuUser) -> Result<KvmDevice, HypervisorError> {
+/// What `/dev/kvm` is to the user.
+///
+/// # Errors
+/// When this process may not take on the user's rights, which takes root.
+pub(in crate::hypervisor) fn kvm_device(user: &QemuUser) -> Result<KvmDevice, HypervisorError> {
     let path = Path::new("/dev/kvm");
     if !path.exists() {
         return Ok(KvmDevice::Missing);

@@ -1,0 +1,129 @@
+//! Judges what was seen. Pure: the same facts give the same findings.
+
+mod network;
+mod resources;
+
+use std::path::PathBuf;
+
+use super::facts::{Facts, Images, Look, State};
+use super::report::Finding;
+use crate::hypervisor::trial::Versions;
+
+/// All findings about a host, in the order in which a server would stumble; `has_uplink` tells whether guests
+/// are to reach the Internet.
+pub(super) fn judge(facts: &Facts, has_uplink: bool) -> Vec<Finding> {
+    let mut findings = vec![root(facts.is_root), accelerator(&facts.accelerator)];
+    findings.extend(versions(&facts.versions));
+    findings.extend(state(&facts.state, facts.server_runs));
+    findings.extend(images(&facts.images));
+    findings.extend(network::judge(facts, has_uplink));
+    findings.extend([
+        resources::disk(&facts.disk, facts.images.largest_bytes),
+        resources::memory(&facts.memory, facts.server_runs),
+        resources::clock(&facts.clock),
+    ]);
+    findings.extend(resources::ports(&facts.ports, facts.server_runs));
+    findings
+}
+
+/// The finding about something that may not have been looked at, or whose look went wrong.
+fn look<T>(name: &'static str, look: &Look<T>, seen: impl FnOnce(&T) -> Finding) -> Finding {
+    match look {
+        Look::Seen(fact) => seen(fact),
+        Look::Failed(reason) => Finding::failed(name, reason),
+        Look::TakesRoot => Finding::warning(name, "not looked at, which takes root"),
+    }
+}
+
+fn root(is_root: bool) -> Finding {
+    if is_root {
+        Finding::ok("root", "this process has its rights")
+    } else {
+        Finding::failed("root", "this process does not run as root").hint(
+            "the server makes network namespaces and virtual machines: run it, and this, with sudo",
+        )
+    }
+}
+
+fn accelerator(fact: &Look<Option<String>>) -> Finding {
+    const NAME: &str = "accelerator";
+    look(NAME, fact, |slow| match slow {
+        None => Finding::ok(NAME, "the processor carries out what guests do (KVM)"),
+        Some(why) => Finding::warning(NAME, why),
+    })
+}
+
+fn versions(fact: &Look<Versions>) -> Vec<Finding> {
+    let mut findings = vec![look("qemu", fact, |versions| {
+        Finding::ok("qemu", format!("version {}", versions.qemu))
+    })];
+    if let Look::Seen(versions) = fact {
+        let version = format!("version {}", versions.libvirt);
+        findings.push(match &versions.libvirt_needed {
+            None => Finding::ok("libvirt", version),
+            Some(needed) => {
+                let hint =
+                    format!("this server is made for {needed} or newer: upgrade the package");
+                Finding::warning("libvirt", version).hint(hint)
+            }
+        });
+    }
+    findings
+}
+
+fn state(state: &State, server_runs: bool) -> Vec<Finding> {
+    const NAME: &str = "state";
+    let path = state.path.display();
+    let mut findings = Vec::new();
+    if let Some(fault) = &state.path_fault {
+        findings.push(Finding::failed(NAME, fault));
+    }
+    findings.push(match &state.writable {
+        Err(reason) => {
+            let what = format!("the state folder {path} cannot be written: {reason}");
+            Finding::failed(NAME, what)
+                .hint("make it writable for root, or choose another one with `--state-dir`")
+        }
+        Ok(()) if server_runs => Finding::ok(NAME, format!("a server runs on {path}")),
+        Ok(()) if state.is_there => Finding::ok(NAME, format!("{path} can be written")),
+        Ok(()) => Finding::ok(NAME, format!("{path} is not there and can be made")),
+    });
+    findings.push(passage("passage", &state.closed, "--state-dir"));
+    findings
+}
+
+fn images(images: &Images) -> Vec<Finding> {
+    const NAME: &str = "images";
+    let engines = match &images.engines {
+        Ok(engines) => {
+            let folder = images.folder.display();
+            let list = engines.join(", ");
+            Finding::ok(NAME, format!("whole in {folder}, with Docker {list}"))
+        }
+        Err(reason) => Finding::failed(NAME, reason),
+    };
+    let mut findings = vec![engines];
+    if images.engines.is_ok() {
+        findings.push(passage("image files", &images.closed, "--images-dir"));
+        findings.push(match &images.offers {
+            Ok(()) => Finding::ok("offers", "engines, sizes and pools fit together"),
+            Err(reason) => Finding::failed("offers", reason),
+        });
+    }
+    findings
+}
+
+/// Whether QEMU's user comes to where it has to.
+fn passage(name: &'static str, closed: &Look<Option<PathBuf>>, flag: &str) -> Finding {
+    look(name, closed, |closed| match closed {
+        None => Finding::ok(name, "QEMU's user may go there"),
+        Some(path) => {
+            let path = path.display();
+            let what = format!("QEMU's user is kept out by {path}");
+            Finding::failed(name, what).hint(format!(
+                "let it pass, for example with `chmod o+x` for a folder and `chmod o+r` for a file, or \
+                 choose another place with `{flag}`"
+            ))
+        }
+    })
+}
