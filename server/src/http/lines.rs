@@ -20,6 +20,9 @@ use crate::store::{StoreError, Wish};
 /// How long a client whose connection broke may take to send its request again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the database is left alone that could not write that a client went away.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// Who holds a line, by lease.
 #[derive(Debug, Default)]
 pub struct Lines(Mutex<HashMap<LeaseId, Holders>>);
@@ -120,16 +123,28 @@ impl Line {
         if !api.lines.take_if_alone(lease, time) {
             return;
         }
-        match api.store.wish_end(lease, EndReason::ClientGone).await {
-            Ok(Wish::Recorded) => {
+        let wish = loop {
+            match api.store.wish_end(lease, EndReason::ClientGone).await {
+                Ok(wish) => break wish,
+                Err(error) => tracing::error!(
+                    %lease,
+                    "lease {lease}: its client went away, but that could not be written, which is \
+                     tried again: {error}"
+                ),
+            }
+            // Or it would get a machine that nobody knows of.
+            tokio::select! {
+                biased;
+                () = api.stopping.cancelled() => return,
+                () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
+            }
+        };
+        match wish {
+            Wish::Recorded => {
                 tracing::info!(%lease, "lease {lease}: its client went away before its answer");
             }
             // It hung up before the lease was written, or the lease had ended by itself.
-            Ok(Wish::Unknown | Wish::AlreadyEnding) => {}
-            Err(error) => tracing::error!(
-                %lease,
-                "lease {lease}: its client went away, but that could not be written: {error}"
-            ),
+            Wish::Unknown | Wish::AlreadyEnding => {}
         }
     }
 }

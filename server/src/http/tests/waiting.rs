@@ -19,6 +19,29 @@ async fn a_client_that_hangs_up_gives_its_lease_up() {
 }
 
 #[tokio::test]
+async fn a_client_that_hangs_up_while_another_program_holds_the_database_is_not_forgotten() {
+    let fixture = Fixture::new().await;
+    let request = tokio::spawn(send(fixture.router.clone(), post(order(json!({})))));
+    fixture.lease_once(|_| true).await;
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(fixture.folder.path().join("state.db"));
+    let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let held = sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await;
+    held.unwrap();
+    request.abort();
+    let _ = request.await;
+    // Handed over after the first attempt of the server, this write fails after it.
+    let id = fixture.lease_once(|_| true).await.id;
+    tokio::task::yield_now().await;
+    let failed = fixture.api.store.heartbeat(id, NOW).await;
+    assert!(failed.is_err(), "{failed:?}");
+    let let_go = sqlx::raw_sql("ROLLBACK").execute(&mut other).await;
+    let_go.unwrap();
+    let row = fixture.lease_once(|row| row.end_wish.is_some()).await;
+    assert_eq!(row.end_wish, Some(EndReason::ClientGone));
+}
+
+#[tokio::test]
 async fn a_client_that_got_its_lease_may_hang_up() {
     let fixture = Fixture::new().await;
     let _running = fixture.reconciled();
