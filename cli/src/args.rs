@@ -273,6 +273,10 @@ pub(crate) struct StopArgs {
     /// Wait until nothing of the machine is left on the host
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Let the machine stay for so long to look into it, with `ssh` and `logs`; it goes back by itself
+    /// then, or with another `stop LEASE`
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive, conflicts_with = "wait")]
+    pub(crate) keep_for: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use remote_docker_api::{
-    ErrorCode, ExtendLease, Lease, LeaseId, LeaseList, LeaseLogs, PROBLEM_CONTENT_TYPE,
+    ErrorCode, ExtendLease, KeepLease, Lease, LeaseId, LeaseList, LeaseLogs, PROBLEM_CONTENT_TYPE,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -146,6 +146,22 @@ impl Client {
             remaining_s: Some(remaining_s),
             until: None,
         };
+        let json = serde_json::to_vec(&body).map_err(|error| self.encoding(error))?;
+        self.with_patience(async || {
+            let request = self.request(Method::POST, &path, json.clone());
+            let lease: Lease = self.read(self.send(request, self.timeout).await?)?;
+            self.about(lease, id)
+        })
+        .await
+    }
+
+    /// `POST /v1/leases/{id}/keep`: its machine stays for so long, and nobody is expected to use it.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub(crate) async fn keep(&self, id: LeaseId, keep_s: i64) -> Result<Lease, ApiError> {
+        let path = format!("/v1/leases/{id}/keep");
+        let body = KeepLease { keep_s };
         let json = serde_json::to_vec(&body).map_err(|error| self.encoding(error))?;
         self.with_patience(async || {
             let request = self.request(Method::POST, &path, json.clone());

@@ -1,4 +1,4 @@
-//! `stop`: gives a lease back and removes its folder.
+//! `stop`: gives a lease back and removes its folder, at once or after somebody has looked into its machine.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::args::{Format, GlobalArgs, StopArgs};
 use crate::client::{ApiError, Client, Released};
 use crate::environment::Environment;
 use crate::error::CliError;
-use crate::exports;
+use crate::exports::{self, Setting};
 use crate::lease_dir::LeaseDir;
-use crate::output::stopped_json;
-use crate::session::Context;
+use crate::output::{moment, stopped_json};
+use crate::session::{Context, whole_seconds};
 
 /// How long `--wait` waits for the machine to be gone.
 const END_LIMIT: Duration = Duration::from_secs(120);
@@ -43,6 +43,21 @@ pub(super) async fn stop(
     };
     publish::check(&context.environment, &args.output)?;
 
+    if let Some(time) = args.keep_for {
+        let kept = context.client.keep(id, whole_seconds(time)).await?;
+        if let Some(plan) = note.as_ref().and_then(|note| note.docker.as_ref()) {
+            context.put_docker_back(plan, id).await;
+        }
+        tell(&context, args, id, &settings, of_this_shell)?;
+        let until = kept
+            .expires_at
+            .map_or_else(String::new, |at| format!(" until {}", moment(at)));
+        context.ui.note(&format!(
+            "lease {id} is kept{until}; `setup-remote-docker ssh --lease {id}` logs in, \
+             `setup-remote-docker stop {id}` gives it back"
+        ));
+        return Ok(0);
+    }
     if let Some(plan) = note.as_ref().and_then(|note| note.docker.as_ref()) {
         // As long as its machine is there, for buildx wants to see it.
         context.put_docker_back(plan, id).await;
@@ -50,11 +65,7 @@ pub(super) async fn stop(
     let released = context.client.release(id).await;
     // Whatever the server says, the user has no use for the keys any more.
     let removed = dir.map_or(Ok(()), |dir| dir.remove());
-    match args.output.format() {
-        Format::Json => print(&stopped_json(id, &settings))?,
-        _ if of_this_shell => publish(&context, &args.output, &settings)?,
-        _ => {}
-    }
+    tell(&context, args, id, &settings, of_this_shell)?;
     let released = released.inspect_err(|_| {
         context.ui.warn(&format!(
             "the lease {id} is not given back; unless it is, it ends when its time is over"
@@ -79,6 +90,21 @@ pub(super) async fn stop(
         context.ui.note(&format!("lease {id} is given back"));
     }
     Ok(0)
+}
+
+/// Tells which variables to take back.
+fn tell(
+    context: &Context,
+    args: &StopArgs,
+    id: LeaseId,
+    settings: &[Setting],
+    of_this_shell: bool,
+) -> Result<(), CliError> {
+    match args.output.format() {
+        Format::Json => print(&stopped_json(id, settings)),
+        _ if of_this_shell => publish(context, &args.output, settings),
+        _ => Ok(()),
+    }
 }
 
 async fn wait_for_end(client: &Client, id: LeaseId) -> Result<(), ApiError> {

@@ -5,7 +5,7 @@ use std::fs;
 use insta::assert_snapshot;
 use serde_json::json;
 
-use crate::fake::{Fake, LEASE, Reply, problem};
+use crate::fake::{Fake, LEASE, Reply, lease, problem};
 use crate::sandbox::Sandbox;
 
 fn started(server: &Fake) -> Sandbox {
@@ -31,6 +31,30 @@ fn stop_gives_back_and_removes_the_keys_and_may_be_repeated() {
     assert_snapshot!("stop", first);
     let again = sandbox.show(sandbox.program("stop").env("REMOTE_DOCKER_LEASE", LEASE));
     assert_eq!(first, again);
+}
+
+#[test]
+fn a_machine_is_kept_to_be_looked_into() {
+    let server = Fake::on("POST", |request| {
+        if request.path == format!("/v1/leases/{LEASE}/keep") {
+            let mut kept = state("active");
+            kept["expires_at"] = json!("2026-01-31T12:10:00Z");
+            return Reply::Json(200, kept);
+        }
+        Reply::Json(201, lease(request))
+    });
+    let sandbox = started(&server);
+    let mut command = sandbox.program("stop --keep-for 10m");
+    let shown = sandbox.show(command.env("REMOTE_DOCKER_LEASE", LEASE));
+    assert_snapshot!("stop_keep_for", shown);
+    assert!(!sandbox.is_clean(), "whoever looks into it needs the keys");
+    let requests = server.requests();
+    let [_, kept] = &requests[..] else {
+        panic!("{:?}", server.calls());
+    };
+    assert_eq!(kept.body, json!({ "keep_s": 600 }));
+    sandbox.show(&mut sandbox.program(&format!("stop {LEASE}")));
+    server.assert_given_back(&sandbox);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub enum EventKind {
     Warning,
     /// It lasts longer than before.
     Extended,
+    /// Its holder has gone and wants its machine kept for a while.
+    Kept,
     /// It ends; its machine is being destroyed.
     Ending,
     /// Nothing of it is left on the host. The last event of every lease.
@@ -48,13 +50,14 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind that a server of this version sends.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Queued,
         Self::Cloning,
         Self::Activating,
         Self::Ready,
         Self::Warning,
         Self::Extended,
+        Self::Kept,
         Self::Ending,
         Self::Ended,
     ];
@@ -69,6 +72,7 @@ impl EventKind {
             Self::Ready => "ready",
             Self::Warning => "warning",
             Self::Extended => "extended",
+            Self::Kept => "kept",
             Self::Ending => "ending",
             Self::Ended => "ended",
             Self::Unknown => "unknown",

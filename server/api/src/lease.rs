@@ -132,6 +132,15 @@ pub struct ExtendLease {
     pub until: Option<OffsetDateTime>,
 }
 
+/// Body of `POST /v1/leases/{id}/keep`: the holder is done, and the machine stays for so long to be looked
+/// into. Nobody is expected to send heartbeats or to use it from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepLease {
+    /// The lease lasts so many seconds from when the server reads this: less than before, or more.
+    pub keep_s: i64,
+}
+
 /// How to reach the Docker daemon of an active lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DockerEndpoint {

@@ -1,10 +1,10 @@
-//! `POST /v1/leases/{id}/heartbeat` and `…/extend`: both answer the lease with its deadlines.
+//! `POST /v1/leases/{id}/heartbeat`, `…/extend` and `…/keep`: all answer the lease with its deadlines.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use remote_docker_api::{ExtendLease, Lease};
+use remote_docker_api::{ExtendLease, KeepLease, Lease};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
@@ -41,6 +41,32 @@ pub(super) async fn extend(
     if let Moved::Done(row) = &moved {
         let until = until.saturating_add(ahead);
         tracing::info!(lease = %row.id, "lease {} is to last until {until}", row.id);
+    }
+    answer(&api, row, moved)
+}
+
+/// `POST /v1/leases/{id}/keep`: its holder is done, and its machine stays until then.
+pub(super) async fn keep(
+    State(api): State<Arc<ApiState>>,
+    OwnLease(row): OwnLease,
+    JsonBody(request): JsonBody<KeepLease>,
+) -> Result<Json<Lease>, ApiError> {
+    let (now, ahead) = (api.clock.now(), api.clock.ahead());
+    if request.keep_s <= 0 {
+        return Err(ApiError::InvalidExtension(
+            "`keep_s` is not above zero; DELETE gives a lease back at once".to_owned(),
+        ));
+    }
+    let grant = match &row.phase {
+        LeasePhase::Active(grant) if row.end_wish.is_none() => grant,
+        _ => return Err(not_active(&row)),
+    };
+    let until = now.checked_add(Duration::seconds(request.keep_s));
+    let until = within_policy(until, grant, api.lease.max_ttl_s, ahead)?;
+    let moved = api.store.keep(row.id, until, now).await?;
+    if let Moved::Done(row) = &moved {
+        let until = until.saturating_add(ahead);
+        tracing::info!(lease = %row.id, "lease {} is kept until {until}; its holder is done", row.id);
     }
     answer(&api, row, moved)
 }

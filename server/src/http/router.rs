@@ -17,6 +17,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/v1/leases/{id}", get(leases::show).delete(leases::release))
         .route("/v1/leases/{id}/heartbeat", post(deadlines::heartbeat))
         .route("/v1/leases/{id}/extend", post(deadlines::extend))
+        .route("/v1/leases/{id}/keep", post(deadlines::keep))
         .route("/v1/leases/{id}/events", get(events::events))
         .route("/v1/leases/{id}/logs", get(guest_logs::logs));
     let open = Router::new()

@@ -9,6 +9,7 @@
 mod assign;
 mod closing;
 mod disk;
+mod gather;
 mod jobs;
 mod memory;
 mod mirror;
@@ -26,7 +27,7 @@ mod upkeep;
 mod waiting;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ use crate::guest::Guests;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, Observed};
 use crate::ids::VmId;
-use crate::lease::{Action, Heard, Policy, Sight, Snapshot, next_wakeup, plan};
+use crate::lease::{Action, DestroyReason, VmPhase, next_wakeup, plan};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, Reservation, Route};
 use crate::store::{Store, StoreError};
@@ -275,6 +276,7 @@ impl Reconciler {
         // Those that could not be destroyed are left alone for a while.
         busy_vms.extend(self.memory.resting(now));
         let news = self.mirror.catch_up(&self.context.store).await?;
+        self.hear_who_gave_up().await;
         let observed = match std::mem::replace(&mut self.look, Look::Rested) {
             Look::Seen(before, observed) => Some(before.settle(observed, self.mirror.roster.vms())),
             Look::Due => {
@@ -320,60 +322,23 @@ impl Reconciler {
         Ok(Round::Until(wakeup))
     }
 
-    /// The rules of this moment, before the server's own end is thought of.
-    fn policy(&self) -> Policy {
-        let mut policy = self.context.settings.policy.clone();
-        let wall = self.context.clock.wall();
-        let targets = self.context.settings.calendar.targets(wall);
-        policy.targets.extend(targets);
-        let rebuilding_mib = self.upkeep.rebuilding_mib(&policy);
-        policy.budget = policy.budget.without(rebuilding_mib);
-        policy
-    }
-
-    /// What is to be planned for, of all leases and VMs or of those that may need something.
-    fn snapshot(
-        &mut self,
-        of_all: bool,
-        observed: Option<Observed>,
-        busy_vms: BTreeSet<VmId>,
-        policy: &Policy,
-        now: OffsetDateTime,
-    ) -> Snapshot {
-        let Self { memory, mirror, .. } = self;
-        let roster = &mut mirror.roster;
-        for vm in std::mem::take(&mut memory.stirred) {
-            roster.stir(vm);
-        }
-        let listening_since = Some(self.listening_since);
-        let heard = |vm| Heard {
-            listening_since,
-            activity: memory.activity.get(&vm).copied(),
+    /// A step that gave its VM up writes so and then reports why, at once. What it reports counts before
+    /// anything is begun in that VM's place: its key is held back.
+    async fn hear_who_gave_up(&mut self) {
+        let gave_up = |mirror: &Mirror, job: &Job| {
+            let phase = mirror.vm(job.vm).map(|vm| vm.phase);
+            job.work == Work::Makes
+                && matches!(
+                    phase,
+                    Some(VmPhase::Destroying {
+                        reason: DestroyReason::StartFailed | DestroyReason::ActivationFailed
+                    })
+                )
         };
-        roster.settle(now, &busy_vms, heard, policy);
-        let Sight { vms, leases, quiet } = if of_all {
-            roster.whole()
-        } else {
-            roster.restless()
-        };
-        let known = |vm: VmId| Some((vm, *memory.activity.get(&vm)?));
-        let activity = vms.iter().filter_map(|vm| known(vm.id)).collect();
-        Snapshot {
-            vms,
-            leases,
-            quiet,
-            observed,
-            busy_vms,
-            busy_leases: BTreeSet::new(),
-            connected: memory.started.keys().copied().collect(),
-            keyed: memory.keyed.keys().copied().collect(),
-            templates: self.upkeep.states(),
-            held_back: memory.held_back(),
-            free_disk_bytes: self.disk.free(),
-            activity,
-            failures: memory.failures(),
-            listening_since,
-            unwell: memory.unwell.clone(),
+        while self.jobs.values().any(|job| gave_up(&self.mirror, job))
+            && let Some(ended) = self.running.join_next_with_id().await
+        {
+            self.job_ended(ended);
         }
     }
 

@@ -46,6 +46,20 @@ impl Store {
         self.write(Extend { id, until, now }).await
     }
 
+    /// Lets a lease last until this moment, no longer and no less, whether or not anybody uses it or
+    /// sends heartbeats.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn keep(
+        &self,
+        id: LeaseId,
+        until: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<Moved, StoreError> {
+        self.write(Keep { id, until, now }).await
+    }
+
     /// Writes down that the holder of an active lease is warned of the end at `of`. `None` when the
     /// lease is no longer as it was seen.
     ///
@@ -138,6 +152,38 @@ impl Operation for Extend {
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
         change.tell(self.id, EventKind::Extended, None, self.now);
+        Ok(Moved::Done(row))
+    }
+}
+
+struct Keep {
+    id: LeaseId,
+    until: OffsetDateTime,
+    now: OffsetDateTime,
+}
+
+#[async_trait]
+impl Operation for Keep {
+    type Answer = Moved;
+
+    async fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
+        let Some(row) = by_id(change.connection, self.id).await? else {
+            return Ok(Moved::Unknown);
+        };
+        if !is_active(&row) {
+            return Ok(Moved::NotActive(row));
+        }
+        let row = sqlx::query(
+            "UPDATE leases SET generation = generation + 1, expires_at = $1, keepalive_s = NULL, \
+             idle_s = NULL WHERE id = $2 RETURNING *",
+        )
+        .bind(micros(self.until))
+        .bind(self.id.to_string())
+        .fetch_one(&mut *change.connection)
+        .await?;
+        let row = rows::lease(&row)?;
+        change.wrote_lease(&row);
+        change.tell(self.id, EventKind::Kept, None, self.now);
         Ok(Moved::Done(row))
     }
 }

@@ -265,6 +265,23 @@ fn a_published_port_is_reached_through_a_forwarded_one() {
 }
 
 #[test]
+fn a_machine_that_is_kept_can_be_looked_into_and_goes_by_itself() {
+    let holder = Holder::new();
+    succeed(&mut holder.ssh(["echo evidence > /tmp/evidence"]));
+    holder.cli.ok(["stop", "--keep-for", "20s", holder.id()]);
+    let seen = succeed(&mut holder.ssh(["cat", "/tmp/evidence"]));
+    assert_eq!(seen, "evidence");
+    // Nobody gives it back.
+    until(
+        "no lease is left",
+        PATIENCE,
+        || holder.server.api().list(),
+        Vec::is_empty,
+    );
+    holder.stop();
+}
+
+#[test]
 fn another_machine_than_the_leases_is_not_talked_to() {
     let holder = Holder::new();
     let other = Holder {

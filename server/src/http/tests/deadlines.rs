@@ -19,6 +19,13 @@ impl Fixture {
         self.send(request.unwrap()).await
     }
 
+    async fn keep(&self, id: LeaseId, keep_s: i64) -> Answer {
+        let path = format!("/v1/leases/{id}/keep");
+        let body = json!({ "keep_s": keep_s }).to_string();
+        let request = with_token(Method::POST, &path).body(Body::from(body));
+        self.send(request.unwrap()).await
+    }
+
     async fn end(&self, id: LeaseId) {
         self.api
             .store
@@ -48,6 +55,28 @@ async fn a_heartbeat_moves_its_own_deadline_and_no_other() {
     fixture.clock.set(NOW);
     let again: Lease = fixture.beat(lease.id).await.json();
     assert_eq!(again.heartbeat_due_at, beaten.heartbeat_due_at);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_kept_lasts_so_long_whoever_is_there() {
+    let fixture = Fixture::new().await;
+    let asked = json!({ "ttl_s": 600, "keepalive_s": 60, "idle_s": 120 });
+    let lease = fixture.active(asked).await;
+    // Less than before, and then more.
+    for keep_s in [60, 1200] {
+        let kept: Lease = fixture.keep(lease.id, keep_s).await.json();
+        assert_eq!(kept.expires_at, Some(NOW + Span::seconds(keep_s)));
+        assert_eq!((kept.keepalive_s, kept.idle_s), (None, None));
+        assert_eq!(kept.state, LeaseState::Active);
+    }
+    for keep_s in [0, -1, i64::MAX] {
+        let refused = fixture.keep(lease.id, keep_s).await;
+        let problem = refused.problem(422, ErrorCode::InvalidExtension);
+        assert!(problem.hint.is_some(), "{problem:?}");
+    }
+    fixture.end(lease.id).await;
+    let over = fixture.keep(lease.id, 60).await;
+    over.problem(409, ErrorCode::LeaseEnded);
 }
 
 #[tokio::test]

@@ -1,0 +1,70 @@
+//! What a round plans for, and by which rules.
+
+use std::collections::BTreeSet;
+
+use time::OffsetDateTime;
+
+use super::Reconciler;
+use crate::hypervisor::Observed;
+use crate::ids::VmId;
+use crate::lease::{Heard, Policy, Sight, Snapshot};
+
+impl Reconciler {
+    /// The rules of this moment, before the server's own end is thought of.
+    pub(super) fn policy(&self) -> Policy {
+        let mut policy = self.context.settings.policy.clone();
+        // A calendar is about the time of people.
+        let wall = self.context.clock.wall();
+        let targets = self.context.settings.calendar.targets(wall);
+        policy.targets.extend(targets);
+        let rebuilding_mib = self.upkeep.rebuilding_mib(&policy);
+        policy.budget = policy.budget.without(rebuilding_mib);
+        policy
+    }
+
+    /// What is to be planned for, of all leases and VMs or of those that may need something.
+    pub(super) fn snapshot(
+        &mut self,
+        of_all: bool,
+        observed: Option<Observed>,
+        busy_vms: BTreeSet<VmId>,
+        policy: &Policy,
+        now: OffsetDateTime,
+    ) -> Snapshot {
+        let Self { memory, mirror, .. } = self;
+        let roster = &mut mirror.roster;
+        for vm in std::mem::take(&mut memory.stirred) {
+            roster.stir(vm);
+        }
+        let listening_since = Some(self.listening_since);
+        let heard = |vm| Heard {
+            listening_since,
+            activity: memory.activity.get(&vm).copied(),
+        };
+        roster.settle(now, &busy_vms, heard, policy);
+        let Sight { vms, leases, quiet } = if of_all {
+            roster.whole()
+        } else {
+            roster.restless()
+        };
+        let known = |vm: VmId| Some((vm, *memory.activity.get(&vm)?));
+        let activity = vms.iter().filter_map(|vm| known(vm.id)).collect();
+        Snapshot {
+            vms,
+            leases,
+            quiet,
+            observed,
+            busy_vms,
+            busy_leases: BTreeSet::new(),
+            connected: memory.started.keys().copied().collect(),
+            keyed: memory.keyed.keys().copied().collect(),
+            templates: self.upkeep.states(),
+            held_back: memory.held_back(),
+            free_disk_bytes: self.disk.free(),
+            activity,
+            failures: memory.failures(),
+            listening_since,
+            unwell: memory.unwell.clone(),
+        }
+    }
+}
