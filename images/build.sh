@@ -126,7 +126,9 @@ is_up_to_date() {
     local manifest=$out/manifest.json name size
     [ -r "$manifest" ] || return 1
     grep -q "\"recipe_digest\": \"$digest\"" "$manifest" || return 1
-    [ -x "$out/client/docker" ] && [ -x "$out/client/cli-plugins/docker-buildx" ] || return 1
+    for name in docker cli-plugins/docker-buildx cli-plugins/docker-compose; do
+        [ -x "$out/client/$name" ] || return 1
+    done
     for name in disk.qcow2 vmlinuz initrd.img; do
         size=$(sed -n "s/.*\"$name\": {.*\"size\": \([0-9]*\)}.*/\1/p" "$manifest")
         [ -n "$size" ] && [ "$(stat -c %s "$out/$name" 2>/dev/null)" = "$size" ] || return 1

@@ -65,9 +65,11 @@ done < <(chroot "$root" modprobe -S "$version" --show-depends virtio_blk)
 
 # --- Client tools, for hosts whose distribution has no docker CLI without a daemon.
 cp "$root/usr/bin/docker" "$image/client/docker"
-deb=$(fetch docker-buildx)
-dpkg-deb -x "$deb" "$work/buildx"
-cp "$work"/buildx/usr/libexec/docker/cli-plugins/docker-buildx "$image/client/cli-plugins/"
+for plugin in docker-buildx docker-compose; do
+    deb=$(fetch "$plugin")
+    dpkg-deb -x "$deb" "$work/$plugin"
+    cp "$work/$plugin/usr/libexec/docker/cli-plugins/$plugin" "$image/client/cli-plugins/"
+done
 # The CLI and the engine come from one source package, so their API version is the same. The command
 # fails for want of a daemon, after it has printed this.
 chroot "$root" docker version --format '{{.Client.APIVersion}}' 2>/dev/null >"$image/docker-api-version" || true

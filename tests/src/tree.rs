@@ -29,11 +29,13 @@ pub fn write_busybox(tree: &Path) {
     }
 }
 
-/// Adds a program of the host at `path`, with the libraries that it loads.
+/// Adds a program of the host at `path`, with the libraries that it loads. It is named by its path, or
+/// looked for where the system has its programs.
 ///
 /// # Panics
 /// When it is missing, or is not an executable that `ldd` understands.
 pub fn add_program(tree: &Path, program: &Path, path: &str) {
+    let program = &find(program);
     copy(program, tree, Path::new(path));
     let libraries = succeed(bounded(LIMIT, "ldd").arg(program));
     // `libz.so.1 => /lib/libz.so.1 (0x…)`, and the loader as `/lib64/ld.so (0x…)`.
@@ -85,7 +87,7 @@ pub fn add_apt(tree: &Path) {
     for program in ["apt-get", "dpkg", "dpkg-deb", "dpkg-split", "tar"] {
         let _ = fs::remove_file(tree.join("bin").join(program));
         let path = format!("/usr/bin/{program}");
-        add_program(tree, &on_path(program), &path);
+        add_program(tree, Path::new(program), &path);
     }
     for method in ["http", "store"] {
         let path = format!("/usr/lib/apt/methods/{method}");
@@ -144,11 +146,12 @@ pub fn write_repository(folder: &Path, name: &str, words: &str) {
     fs::write(folder.join("Packages"), index).expect("the repository's index");
 }
 
-fn on_path(program: &str) -> PathBuf {
+fn find(program: &Path) -> PathBuf {
     let folders = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(Path::new);
+    // Joining an absolute path gives that path.
     let mut candidates = folders.iter().map(|folder| folder.join(program));
     let found = candidates.find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("this host has no {program}"))
+    found.unwrap_or_else(|| panic!("this host has no {}", program.display()))
 }
 
 /// Copies a file, or what a link leads to, into a tree under a path of its own.

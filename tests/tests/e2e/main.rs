@@ -8,6 +8,7 @@
 
 mod activity;
 mod build;
+mod compose;
 mod crash;
 mod docker;
 mod doctor;
