@@ -58,6 +58,8 @@ pub(crate) enum CliError {
     NoKeys(remote_docker_api::LeaseId),
     #[error("cannot find out where this program is")]
     OwnPath(#[source] io::Error),
+    #[error("the folder's path {} cannot stand in an SSH configuration", .0.display())]
+    OddPath(PathBuf),
     #[error("no lease is named")]
     NoLease,
     #[error("{origin} is not a lease")]
@@ -105,6 +107,7 @@ impl CliError {
             | Self::Stdout(_)
             | Self::EnvFile { .. }
             | Self::Pages { .. }
+            | Self::OddPath(_)
             | Self::Unwritable(_) => 74,
             Self::Docker(_) => 73,
             Self::Interrupted(signal) => signal_exit_code(*signal as i32),
@@ -163,6 +166,7 @@ impl CliError {
                 "set XDG_RUNTIME_DIR or TMPDIR to a folder with a plainer name, or choose another \
                  --format"
             }
+            Self::OddPath(_) => "set XDG_RUNTIME_DIR or TMPDIR to a folder with a plainer name",
             Self::NoLease => {
                 "name one (`setup-remote-docker list` shows them), or set REMOTE_DOCKER_LEASE"
             }

@@ -58,6 +58,10 @@ pub(super) async fn ssh(environment: Environment, args: SshArgs) -> Result<u8, C
 pub(super) fn ssh_config(environment: &Environment, args: &SshConfigArgs) -> Result<u8, CliError> {
     let (id, dir) = folder(&args.lease, environment)?;
     let endpoint = Endpoint::of(&dir)?;
+    // Between quotes of the file, these have a meaning of their own.
+    if dir.path().contains(['"', '\\', '$', '\n']) {
+        return Err(CliError::OddPath(dir.path().into()));
+    }
     let program = std::env::current_exe().map_err(CliError::OwnPath)?;
     print(&config(id, &dir, endpoint.user(), &program))?;
     Ok(0)
@@ -76,6 +80,7 @@ fn config(id: LeaseId, dir: &LeaseDir, user: &str, program: &Path) -> String {
          \x20   User {user}\n\
          \x20   HostKeyAlias {id}\n\
          \x20   UserKnownHostsFile \"{known_hosts}\"\n\
+         \x20   GlobalKnownHostsFile none\n\
          \x20   StrictHostKeyChecking yes\n\
          \x20   PreferredAuthentications none\n\
          \x20   ProxyCommand env DOCKER_CERT_PATH={keys} {program} ssh --stdio --lease {id}\n"

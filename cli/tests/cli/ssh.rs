@@ -65,3 +65,28 @@ fn a_server_that_tells_nonsense_about_ssh_gets_its_lease_back() {
         server.assert_given_back(&sandbox);
     }
 }
+
+#[test]
+fn a_folder_that_would_say_more_than_its_name_is_in_no_configuration() {
+    let server = server("root", KEY);
+    for name in ["a\"b", "a${HOME}b", "a\nProxyCommand evil"] {
+        let sandbox = Sandbox::new(&server);
+        let folder = sandbox.path(name);
+        std::fs::create_dir(&folder).unwrap();
+        let mut start = sandbox.program("start --quiet --format json");
+        assert!(
+            start
+                .env("XDG_RUNTIME_DIR", &folder)
+                .output()
+                .unwrap()
+                .status
+                .success()
+        );
+        let mut config = sandbox.program(&format!("ssh-config {LEASE}"));
+        let output = config.env("XDG_RUNTIME_DIR", &folder).output().unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice()),
+            (Some(74), &b""[..])
+        );
+    }
+}
