@@ -19,9 +19,14 @@ use crate::reconcile::Watching;
 /// How long a channel is left alone after it closed.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How long it is left alone when it had been good for a while, and the first time: mostly its machine
-/// has ended, which libvirt knows a moment later, and the holder is to know soon.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How long it is left alone when it had been good for a while, and the first times: mostly its machine
+/// has ended, which libvirt knows a moment later, and the holder is to know soon. How long that moment is
+/// depends on how much memory the kernel takes back from QEMU, so once is not enough.
+const QUICK_PAUSES: [Duration; 3] = [
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
 
 /// How long a channel may take to be opened. The call itself may go on; nobody waits for it.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
@@ -75,7 +80,7 @@ impl Watcher {
     /// Watches until the task is ended.
     pub(super) async fn run(mut self, mut link: Option<Link>) {
         // A channel that closes as soon as it is opened must not keep anybody busy.
-        let mut may_be_quick = true;
+        let mut quick = QUICK_PAUSES.iter();
         loop {
             let began = Instant::now();
             let trouble = match self.follow(&mut link).await {
@@ -91,16 +96,20 @@ impl Watcher {
                 self.warn(&trouble);
             }
             self.report(Report::Closed { vm: self.vm }).await;
+            if began.elapsed() > PAUSE {
+                quick = QUICK_PAUSES.iter();
+            }
+            if let Some(pause) = quick.next() {
+                sleep(*pause).await;
+                continue;
+            }
             // A guest that is not reached counts as one that does not answer; not in each attempt,
             // as those come faster than questions.
             let pause = if self.health.is_missed() {
                 PAUSE.max(*self.period.borrow())
-            } else if may_be_quick || began.elapsed() > PAUSE {
-                FIRST_PAUSE
             } else {
                 PAUSE
             };
-            may_be_quick = false;
             let change = self.health.missed();
             self.tell(change).await;
             sleep(pause).await;
