@@ -14,9 +14,9 @@ use crate::footprint::{Footprint, database_bytes, own_memory_kib};
 /// How much of the database one lease may take, in bytes: leases that ended are kept for a day.
 const DATABASE_BYTES_PER_LEASE: u64 = 16 * 1024;
 
-/// How large the database's journal may become, in bytes: it is begun anew when it has 16 MiB, as soon as
-/// nobody reads in it, and what is set aside for it is twice that.
-const JOURNAL_BYTES: u64 = 32 << 20;
+/// How large the database's journal may become, in bytes: it is begun anew when it has 4096 pages of 4 KiB,
+/// as soon as nobody reads in it; each has a head in the file, and a transaction is written whole.
+const JOURNAL_BYTES: u64 = 17 << 20;
 
 /// How long what goes away by itself may take.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
