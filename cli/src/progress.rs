@@ -79,6 +79,7 @@ async fn find(client: &Client, csr_pem: &str) -> Option<Lease> {
 pub(crate) fn step(queue: &Queue) -> String {
     match queue.doing {
         Doing::Queued | Doing::Unknown => format!("queued at place {}", queue.position),
+        Doing::Quota => "waiting for its project to give a machine back".to_owned(),
         Doing::BuildingTemplate => "making the template of its kind".to_owned(),
         Doing::Cloning => "cloning".to_owned(),
         Doing::Activating => "activating".to_owned(),

@@ -11,17 +11,19 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::operator::{self, TokenError};
+use crate::access::{Authenticator, FileError, Projects, Tokens};
 use crate::calendar::{Calendar, CalendarError};
 use crate::clock::{Clock, SteadyClock, SystemClock};
-use crate::config::{self, Config, Uplink as UplinkChoice};
+use crate::config::{self, Config, ProjectConfig, Uplink as UplinkChoice};
 use crate::http::{
-    ApiState, Catalogue, CatalogueError, EngineOffer, Lines, MOST_STREAMS, Projects, ProjectsError,
-    Readiness, TokenError, UnknownOffer, expect_clients_back, load_or_create_token, router,
+    ApiState, Catalogue, CatalogueError, EngineOffer, Lines, MOST_STREAMS, Readiness, UnknownOffer,
+    expect_clients_back, router,
 };
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig};
 use crate::image::{Image, ImageError};
-use crate::lease::{Budget, Policy, PoolKey};
+use crate::lease::{Budget, Policy, PoolKey, Quota};
 use crate::metrics::Metrics;
 use crate::network::{Network, NetworkConfig, NetworkError, Uplink, host_resolvers};
 use crate::pki::SanName;
@@ -71,12 +73,12 @@ pub enum AppError {
     /// Configuration and images do not fit together.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
-    /// The API's token.
+    /// The operator's token.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The projects' tokens.
-    #[error(transparent)]
-    Projects(#[from] ProjectsError),
+    /// All other tokens.
+    #[error("the tokens cannot be used")]
+    Tokens(#[from] FileError),
     /// The database.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
@@ -161,8 +163,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         return Err(AppError::NotRoot);
     }
     let state = StateDir::take(&config.state_dir)?;
-    let token = load_or_create_token(&state.token())?;
-    let projects = Projects::load(token, &config.projects)?;
+    let operators_token = operator::load_or_create(&state.token())?;
+    let tokens = Tokens::open(state.tokens())?;
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -203,6 +205,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 hypervisor: reconciler.hypervisor(),
                 guests: reconciler.guests(),
             };
+            let authenticator = Authenticator::new(
+                operators_token,
+                tokens,
+                config.projects.keys().cloned(),
+                clock.clone(),
+            );
             let api = ApiState {
                 store: store.clone(),
                 catalogue,
@@ -211,7 +219,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 relay_host: config.relay.advertised_host(),
                 clock,
                 readiness,
-                projects,
+                authenticator,
+                projects: Projects::new(&config),
                 outlook: reconciler.outlook(),
                 logs: Arc::new(machine_logs),
                 metrics,
@@ -227,7 +236,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 },
             };
             tracing::info!(
-                "listening on http://{listen}; the token is in {}",
+                "listening on http://{listen}; the operator's token is in {}",
                 state.token().display()
             );
             match serve(Arc::new(api), listener, reconciler, stop).await {
@@ -372,6 +381,18 @@ pub(crate) fn nameservers(config: &Config) -> Vec<Ipv4Addr> {
     }
 }
 
+/// What each project may hold at a time, where that is limited.
+fn quotas(config: &Config) -> BTreeMap<String, Quota> {
+    let quota = |(name, project): (&String, &ProjectConfig)| {
+        let quota = Quota {
+            max_leases: project.max_leases,
+            max_memory_mib: project.max_memory_mib,
+        };
+        (quota != Quota::default()).then(|| (name.clone(), quota))
+    };
+    config.projects.iter().filter_map(quota).collect()
+}
+
 fn settings(
     config: &Config,
     images: &[Image],
@@ -418,6 +439,7 @@ fn settings(
                 .iter()
                 .map(|(key, offer)| (key.clone(), offer.memory_mib))
                 .collect(),
+            quotas: quotas(config),
             // The calendar says.
             targets: BTreeMap::new(),
             prebuild: BTreeSet::from([catalogue.default_key()]),

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod token;
+
+pub use token::{CreateArgs, ListArgs, RevokeArgs, TokenArgs, TokenCommand};
+
 use crate::config::{self, Config, ConfigError, LogFormat, Overrides};
 
 /// Leases out virtual machines that run a Docker daemon each.
@@ -25,7 +29,7 @@ pub struct Cli {
 }
 
 /// What the program does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Subcommand)]
 pub enum Command {
     /// Run the server until it is told to stop (the default)
     #[default]
@@ -34,6 +38,8 @@ pub enum Command {
     CheckConfig,
     /// Tell what a server needs of this host and does not find; changes nothing
     Doctor(DoctorArgs),
+    /// Make, list and take back the tokens that open the API
+    Token(TokenArgs),
 }
 
 /// Options of `doctor`.

@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md at the top of the repository has the map of these rooms, the invariants and
 //! three walk-throughs.
 
+pub mod access;
 pub mod app;
 pub mod calendar;
 pub mod cli;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nix::sys::signal::{SigHandler, Signal};
-use remote_dockerd::cli::{Cli, Command, ReportFormat, Settings};
+use remote_dockerd::access::command as tokens;
+use remote_dockerd::cli::{Cli, Command, ReportFormat, Settings, TokenCommand};
+use remote_dockerd::clock::{Clock, SystemClock};
 use remote_dockerd::config::Config;
 use remote_dockerd::{app, doctor};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +40,13 @@ fn main() -> ExitCode {
     };
     match command {
         Command::CheckConfig | Command::Doctor(_) => ExitCode::SUCCESS,
+        Command::Token(args) => match manage_tokens(&config, args.command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                report(&*error);
+                ExitCode::FAILURE
+            }
+        },
         Command::Serve => match serve(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -105,6 +114,32 @@ fn look_at_host(settings: Settings, format: ReportFormat) -> std::io::Result<Exi
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Data goes to standard output, so that `token create` can be read by a script; words go to standard error.
+fn manage_tokens(config: &Config, command: TokenCommand) -> Result<(), Box<dyn Error>> {
+    let now = SystemClock.wall();
+    let (data, words) = match command {
+        TokenCommand::Create(args) => {
+            let made = tokens::create(config, args.into(), now)?;
+            (format!("{}\n", made.token), tokens::made(&made.entry))
+        }
+        TokenCommand::Revoke(args) => {
+            let token = tokens::revoke(config, &args.name, now)?;
+            (String::new(), tokens::revoked(&token))
+        }
+        TokenCommand::List(args) => {
+            let all = tokens::list(config)?;
+            let text = match args.format {
+                ReportFormat::Text => tokens::table(&all, now),
+                ReportFormat::Json => tokens::json(&all, now),
+            };
+            (text, String::new())
+        }
+    };
+    std::io::stdout().write_all(data.as_bytes())?;
+    std::io::stderr().write_all(words.as_bytes())?;
+    Ok(())
 }
 
 fn serve(config: Config) -> Result<(), Box<dyn Error>> {

@@ -111,10 +111,16 @@ impl StateDir {
         self.path.join("clock.json")
     }
 
-    /// Path of the API's token.
+    /// Path of the operator's own token.
     #[must_use]
     pub fn token(&self) -> PathBuf {
         self.path.join("token")
+    }
+
+    /// Path of the book of tokens.
+    #[must_use]
+    pub fn tokens(&self) -> PathBuf {
+        tokens_in(&self.path)
     }
 
     /// Folder of the templates.
@@ -122,6 +128,13 @@ impl StateDir {
     pub fn templates(&self) -> PathBuf {
         self.path.join("templates")
     }
+}
+
+/// Path of the book of tokens in a state folder, for who does not hold the folder: the book has a lock of
+/// its own.
+#[must_use]
+pub fn tokens_in(folder: &Path) -> PathBuf {
+    folder.join("tokens.json")
 }
 
 #[cfg(test)]

@@ -123,6 +123,7 @@ impl Server {
                     slots: u16::try_from(most).unwrap(),
                 },
                 sizes: BTreeMap::from([(key(), 1024)]),
+                quotas: BTreeMap::new(),
                 targets: BTreeMap::new(),
                 prebuild: BTreeSet::new(),
                 start_deadline: time::Duration::seconds(60),

@@ -82,6 +82,13 @@ pub(super) fn hints(error: &ApiError) -> Vec<String> {
 fn for_code(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::Unauthorized => TOKEN_HINT,
+        ErrorCode::TokenExpired | ErrorCode::TokenRevoked => {
+            "ask the server's operator for a new token: `remote-dockerd token create` makes one"
+        }
+        ErrorCode::UnknownProject => "ask the server's operator which projects there are",
+        ErrorCode::MissingScope => {
+            "use a token that was made for this; the server's operator makes one"
+        }
         ErrorCode::InvalidBody => {
             "the server may be older than this program and not know an option that was given"
         }
@@ -90,6 +97,10 @@ fn for_code(code: ErrorCode) -> Option<&'static str> {
         }
         ErrorCode::UnknownEngine => "choose another --engine, or leave it out for the server's own",
         ErrorCode::UnknownSize => "choose another --size, or leave it out for the server's own",
+        ErrorCode::NotAllowed => {
+            "choose one of those, or leave the option out; the server's operator decides what a project may \
+             have"
+        }
         ErrorCode::InvalidTtl => "choose another --ttl, or leave it out for the server's own",
         ErrorCode::InvalidWait => "choose another --wait",
         ErrorCode::InvalidKeepalive => "choose another --keepalive",
@@ -113,6 +124,10 @@ fn for_code(code: ErrorCode) -> Option<&'static str> {
         }
         ErrorCode::LeaseNotActive => "`setup-remote-docker show` tells where it stands",
         ErrorCode::NoCapacity => "try again later, or wait longer with --wait",
+        ErrorCode::QuotaExceeded => {
+            "`setup-remote-docker list` shows what your project has; stop one of them, or wait longer with \
+             --wait"
+        }
         ErrorCode::StartFailed => {
             "the fault is the server's: its operator finds more in its log; trying again may help"
         }

@@ -110,6 +110,8 @@ pub enum Doing {
     Cloning,
     /// Its machine runs and gets its identity.
     Activating,
+    /// Nothing: its project has as much as it may have at a time.
+    Quota,
     /// Something that this client does not know.
     #[serde(other)]
     Unknown,

@@ -13,6 +13,14 @@ pub const PROBLEM_CONTENT_TYPE: &str = "application/problem+json";
 pub enum ErrorCode {
     /// No token, or one that is not good here.
     Unauthorized,
+    /// The token was good until it expired.
+    TokenExpired,
+    /// The token was good until it was taken back.
+    TokenRevoked,
+    /// The token is of a project that the server does not have.
+    UnknownProject,
+    /// The token is known, but its purpose is another one.
+    MissingScope,
     /// The body is not the JSON that the call takes.
     InvalidBody,
     /// The body is larger than the call takes.
@@ -21,6 +29,8 @@ pub enum ErrorCode {
     UnknownEngine,
     /// The configuration names no such size.
     UnknownSize,
+    /// The project may not have what is asked for.
+    NotAllowed,
     /// The lease would last no time, or longer than the server allows.
     InvalidTtl,
     /// The call would wait a negative time, or longer than the server allows.
@@ -57,6 +67,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// No machine became ready in the time the client was willing to wait.
     NoCapacity,
+    /// The project had as much as it may have for as long as the client was willing to wait.
+    QuotaExceeded,
     /// Machine after machine failed to become ready.
     StartFailed,
     /// As many clients follow events as the server lets at a time.
@@ -78,10 +90,15 @@ impl ErrorCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::UnknownProject => "unknown_project",
+            Self::MissingScope => "missing_scope",
             Self::InvalidBody => "invalid_body",
             Self::BodyTooLarge => "body_too_large",
             Self::UnknownEngine => "unknown_engine",
             Self::UnknownSize => "unknown_size",
+            Self::NotAllowed => "not_allowed",
             Self::InvalidTtl => "invalid_ttl",
             Self::InvalidWait => "invalid_wait",
             Self::InvalidKeepalive => "invalid_keepalive",
@@ -100,6 +117,7 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoCapacity => "no_capacity",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::StartFailed => "start_failed",
             Self::TooManyStreams => "too_many_streams",
             Self::GuestSilent => "guest_silent",
@@ -140,6 +158,8 @@ mod tests {
     fn a_code_is_spelled_the_same_in_json_and_in_text() {
         for code in [
             ErrorCode::Unauthorized,
+            ErrorCode::TokenExpired,
+            ErrorCode::MissingScope,
             ErrorCode::NoCapacity,
             ErrorCode::InvalidCsr,
             ErrorCode::InvalidLastEventId,

@@ -64,7 +64,7 @@ pub struct Config {
     pub lease: LeaseConfig,
     /// Machines that are kept ready.
     pub pool: Vec<PoolConfig>,
-    /// Who may ask for leases beside the holders of the main token, by name.
+    /// Who may ask for leases, by name. The project `default` is there in any case.
     pub projects: BTreeMap<String, ProjectConfig>,
     /// How much of the host may be used.
     pub limits: LimitsConfig,
@@ -217,7 +217,7 @@ impl Config {
         self.http.validate(&mut faults);
         self.relay.validate(self.http.listen, &mut faults);
         self.lease.validate(&mut faults);
-        projects::validate(&self.projects, &self.state_dir, &mut faults);
+        projects::validate(&self.projects, &self.sizes, &self.lease, &mut faults);
         self.limits.validate(&mut faults);
         pool::validate(&self.pool, self.limits.max_vms, &mut faults);
         self.hypervisor.validate(&mut faults);

@@ -1,4 +1,4 @@
-//! Who may call: whoever has the token of a project.
+//! Who may call: whoever shows a credential that `access` knows, for what it may be used for.
 
 use std::sync::Arc;
 
@@ -10,20 +10,39 @@ use axum::response::Response;
 use super::ApiState;
 use super::error::ApiError;
 use super::places::Trust;
+use crate::access::{Caller, Scope};
 
-/// Lets requests with a right token through, before anything else of them is read, and notes whose
+/// Lets requests with a good credential through, before anything else of them is read, and notes whose
 /// they are.
-pub(super) async fn require_token(
+pub(super) async fn require_caller(
     State(api): State<Arc<ApiState>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let token = bearer_token(request.headers())?;
-    let project = api.projects.of(token).ok_or(ApiError::WrongToken)?;
+    let caller = api.authenticator.caller(token).await?;
     if let Some(trust) = request.extensions().get::<Trust>() {
         trust.earn();
     }
-    request.extensions_mut().insert(project);
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// Lets callers through whose credential may be used for this. It comes after [`require_caller`]; where
+/// that was forgotten nobody gets in.
+pub(super) async fn require_scope(
+    State(scope): State<Scope>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let caller = request.extensions().get::<Caller>();
+    let caller = caller.ok_or(ApiError::NoToken)?;
+    if !caller.scopes.allow(scope) {
+        return Err(ApiError::MissingScope {
+            caller: caller.name.to_string(),
+            scope,
+        });
+    }
     Ok(next.run(request).await)
 }
 

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use remote_docker_api::{CreateLease, EndReason, LeaseId, Queue};
+use remote_docker_api::{CreateLease, Doing, EndReason, LeaseId, Queue};
 use time::OffsetDateTime;
 
 use super::ApiState;
@@ -16,9 +16,9 @@ use super::error::ApiError;
 use super::leases::tag;
 use super::lines::Line;
 use super::order::{self, Order};
-use super::own;
-use super::projects::Project;
+use super::own::{self, CalledBy};
 use super::wait::{Waited, wait_until};
+use crate::access::Caller;
 use crate::clock::random_bytes;
 use crate::failpoint;
 use crate::lease::{LeasePhase, LeaseRow};
@@ -33,13 +33,15 @@ const DETAIL_CHARS: usize = 4000;
 /// 200 with the lease that the same request made before.
 pub(super) async fn create(
     State(api): State<Arc<ApiState>>,
-    project: Project,
+    CalledBy(caller): CalledBy,
     headers: HeaderMap,
     JsonBody(request): JsonBody<CreateLease>,
 ) -> Result<Response, ApiError> {
     let key = order::idempotency_key(&headers)?;
     let repeatable = key.is_some();
-    let order = order::check(request, &api.catalogue, &api.lease)?;
+    let terms = api.projects.terms(&caller.project);
+    let project = &caller.project;
+    let order = order::check(request, &api.catalogue, &api.lease, project, &terms)?;
     if api.stopping.is_cancelled() {
         return Err(ApiError::Stopping);
     }
@@ -47,7 +49,7 @@ pub(super) async fn create(
         return Err(ApiError::NotReady(failures));
     }
     let wait = order.wait;
-    let new = new_lease(&api, project, key, order)?;
+    let new = new_lease(&api, &caller, key, order)?;
     let line = Line::hold(api.clone(), new.id, repeatable);
     match api.store.insert_lease(&new).await? {
         Inserted::New(row) => {
@@ -128,7 +130,7 @@ async fn follow(
 
 fn new_lease(
     api: &ApiState,
-    Project(project): Project,
+    caller: &Caller,
     key: Option<String>,
     order: Order,
 ) -> Result<NewLease, ApiError> {
@@ -143,7 +145,7 @@ fn new_lease(
     let digest = order.digest;
     Ok(NewLease {
         id: LeaseId::from_bits(u64::from_be_bytes(random_bytes()?)),
-        project: project.to_string(),
+        project: caller.project.to_string(),
         key: order.key,
         ttl_s: order.ttl_s,
         keepalive_s: order.keepalive_s,
@@ -195,6 +197,15 @@ fn given_up(api: &ApiState, row: &LeaseRow) -> ApiError {
     };
     let queue = api.outlook.borrow().get(&row.id).cloned();
     let place = queue.as_ref().map_or_else(String::new, place);
+    if queue
+        .as_ref()
+        .is_some_and(|queue| queue.doing == Doing::Quota)
+    {
+        return ApiError::QuotaExceeded(format!(
+            "{what}{place}: the project `{}` has as many machines as it may at a time",
+            row.project
+        ));
+    }
     let detail = match api.readiness.troubles() {
         Some(why) => format!("{what}{place} ({why})"),
         None => format!("{what}{place}: all that the host can hold are in use or still starting"),

@@ -36,7 +36,7 @@ pub(super) async fn extend(
         LeasePhase::Active(grant) if row.end_wish.is_none() => grant,
         _ => return Err(not_active(&row)),
     };
-    let until = within_policy(until, grant, api.lease.max_ttl_s, ahead)?;
+    let until = within_policy(until, grant, longest(&api, &row), ahead)?;
     let moved = api.store.extend(row.id, until, now).await?;
     if let Moved::Done(row) = &moved {
         let until = until.saturating_add(ahead);
@@ -62,7 +62,7 @@ pub(super) async fn keep(
         _ => return Err(not_active(&row)),
     };
     let until = now.checked_add(Duration::seconds(request.keep_s));
-    let until = within_policy(until, grant, api.lease.max_ttl_s, ahead)?;
+    let until = within_policy(until, grant, longest(&api, &row), ahead)?;
     let moved = api.store.keep(row.id, until, now).await?;
     if let Moved::Done(row) = &moved {
         let until = until.saturating_add(ahead);
@@ -86,6 +86,13 @@ fn until(
         (Some(seconds), None) => Ok(now.checked_add(Duration::seconds(seconds))),
         (None, Some(until)) => Ok(until.checked_sub(ahead)),
     }
+}
+
+/// How long this lease may last from when it was ready, in seconds.
+fn longest(api: &ApiState, row: &LeaseRow) -> u32 {
+    api.projects
+        .terms(&row.project)
+        .longest(api.lease.max_ttl_s)
 }
 
 /// What a lease has already is allowed in any case, also where the policy was changed meanwhile.

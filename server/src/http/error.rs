@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use remote_docker_api::{ErrorCode, LeaseId, ParseIdError, Problem};
 
 use super::catalogue::UnknownOffer;
+use crate::access::{Refusal, Scope};
 use crate::pki::CsrError;
 use crate::store::StoreError;
 
@@ -23,6 +24,10 @@ pub(super) enum ApiError {
     NoToken,
     #[error("the token is not good here")]
     WrongToken,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("{caller} may not be used for this: it lacks the scope `{scope}`")]
+    MissingScope { caller: String, scope: Scope },
     #[error("{0}")]
     InvalidBody(String),
     #[error("the body has more than {limit} bytes")]
@@ -31,6 +36,12 @@ pub(super) enum ApiError {
     BodyTooSlow { seconds: u64 },
     #[error(transparent)]
     Offer(#[from] UnknownOffer),
+    #[error("the project `{project}` may not have {what}; it may have: {allowed}")]
+    NotAllowed {
+        project: String,
+        what: String,
+        allowed: String,
+    },
     #[error("`ttl_s` is {asked}; allowed are 1 to {max} seconds")]
     InvalidTtl { asked: i64, max: u32 },
     #[error("`wait_s` is {asked}; allowed are 0 to {max} seconds")]
@@ -74,6 +85,8 @@ pub(super) enum ApiError {
         estimated_wait_s: Option<u64>,
     },
     #[error("{0}")]
+    QuotaExceeded(String),
+    #[error("{0}")]
     StartFailed(String),
     #[error("{most} clients follow events already")]
     TooManyStreams { most: usize },
@@ -100,7 +113,20 @@ impl ApiError {
     fn code(&self) -> (StatusCode, ErrorCode) {
         use ErrorCode as Code;
         match self {
-            Self::NoToken | Self::WrongToken => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
+            Self::NoToken | Self::WrongToken | Self::Refused(Refusal::Unknown) => {
+                (StatusCode::UNAUTHORIZED, Code::Unauthorized)
+            }
+            Self::Refused(Refusal::Expired { .. }) => {
+                (StatusCode::UNAUTHORIZED, Code::TokenExpired)
+            }
+            Self::Refused(Refusal::Revoked { .. }) => {
+                (StatusCode::UNAUTHORIZED, Code::TokenRevoked)
+            }
+            Self::Refused(Refusal::UnknownProject { .. }) => {
+                (StatusCode::FORBIDDEN, Code::UnknownProject)
+            }
+            Self::Refused(Refusal::Unreadable) => (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady),
+            Self::MissingScope { .. } => (StatusCode::FORBIDDEN, Code::MissingScope),
             Self::InvalidBody(_) => (StatusCode::BAD_REQUEST, Code::InvalidBody),
             Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, Code::InvalidBody),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::BodyTooLarge),
@@ -110,6 +136,7 @@ impl ApiError {
             Self::Offer(UnknownOffer::Size { .. }) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, Code::UnknownSize)
             }
+            Self::NotAllowed { .. } => (StatusCode::FORBIDDEN, Code::NotAllowed),
             Self::InvalidTtl { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidTtl),
             Self::InvalidWait { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidWait),
             Self::InvalidKeepalive { .. } => {
@@ -135,6 +162,7 @@ impl ApiError {
             Self::NotFound => (StatusCode::NOT_FOUND, Code::NotFound),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
             Self::NoCapacity { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::NoCapacity),
+            Self::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, Code::QuotaExceeded),
             Self::StartFailed(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::StartFailed),
             Self::TooManyStreams { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::TooManyStreams),
             Self::GuestSilent(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::GuestSilent),
@@ -153,10 +181,15 @@ impl ApiError {
     fn title(code: ErrorCode) -> &'static str {
         match code {
             ErrorCode::Unauthorized => "A token is needed",
+            ErrorCode::TokenExpired => "The token has expired",
+            ErrorCode::TokenRevoked => "The token was taken back",
+            ErrorCode::UnknownProject => "No such project",
+            ErrorCode::MissingScope => "The token is not for this",
             ErrorCode::InvalidBody => "The body is not what this call takes",
             ErrorCode::BodyTooLarge => "The body is too large",
             ErrorCode::UnknownEngine => "No such engine",
             ErrorCode::UnknownSize => "No such size",
+            ErrorCode::NotAllowed => "Not for this project",
             ErrorCode::InvalidTtl => "No lease can last so long",
             ErrorCode::InvalidWait => "No call can wait so long",
             ErrorCode::InvalidKeepalive => "No heartbeats at such a pace",
@@ -175,6 +208,7 @@ impl ApiError {
             ErrorCode::NotFound => "No such path",
             ErrorCode::MethodNotAllowed => "Not with this method",
             ErrorCode::NoCapacity => "No machine became ready in time",
+            ErrorCode::QuotaExceeded => "The project has all it may have",
             ErrorCode::StartFailed => "No machine would start",
             ErrorCode::TooManyStreams => "Too many clients follow events",
             ErrorCode::GuestSilent => "The machine does not answer",
@@ -207,11 +241,26 @@ impl ApiError {
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::NoToken => "send the header `Authorization: Bearer TOKEN`",
-            Self::WrongToken => {
-                "the server's token is in the file `token` in its state folder, that of a project in \
-                 the project's file; check that it was copied whole"
+            Self::WrongToken | Self::Refused(Refusal::Unknown) => {
+                "check that it was copied whole; the server's operator makes tokens with `remote-dockerd \
+                 token create`, and has one of their own in the file `token` of the state folder"
+            }
+            Self::Refused(Refusal::Expired { .. } | Refusal::Revoked { .. }) => {
+                "the server's operator makes a new one with `remote-dockerd token create`"
+            }
+            Self::Refused(Refusal::UnknownProject { .. }) => {
+                "the server's operator knows which projects there are"
+            }
+            Self::Refused(Refusal::Unreadable) => {
+                "try again later; the server's operator finds the reason at `/readyz` and in the log"
+            }
+            Self::MissingScope { .. } => {
+                "use a token that was made with this scope; the server's operator makes one"
             }
             Self::BodyTooLarge { .. } => "a lease request has a few KiB; check what is being sent",
+            Self::NotAllowed { .. } => {
+                "choose one of those, or leave it out for the project's default"
+            }
             Self::InvalidTtl { .. } => "choose another `ttl_s`, or leave it out for the default",
             Self::InvalidWait { .. } => {
                 "choose another `wait_s`; with 0 the call answers at once, to be followed by `GET \
@@ -267,6 +316,10 @@ impl ApiError {
                 "follow the lease with `GET /v1/leases/{id}?wait_s=`, or try again later"
             }
             Self::GuestSilent(_) => "the machine may be busy or broken; try again",
+            Self::QuotaExceeded(_) => {
+                "give a lease of the project back, wait longer with a larger `wait_s`, or ask the \
+                 server's operator for more"
+            }
             Self::NoCapacity { .. } => "try again later, or wait longer with a larger `wait_s`",
             Self::NotReady(_) => "`GET /readyz` tells when it can; try again then",
             Self::Stopping => "try again when it is back",
@@ -296,7 +349,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.code();
         let expected = [ErrorCode::NoCapacity, ErrorCode::TooManyStreams];
-        if status.is_server_error() && !expected.contains(&code) {
+        // Whoever has no good token must not fill the log; why tokens cannot be read is told once.
+        let is_told = matches!(self, Self::Refused(_));
+        if status.is_server_error() && !expected.contains(&code) && !is_told {
             self.log();
         }
         let mut response = status.into_response();
@@ -306,17 +361,22 @@ impl IntoResponse for ApiError {
                 let challenge = HeaderValue::from_static("Bearer");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
-            Self::WrongToken => {
+            Self::WrongToken | Self::Refused(_) if status == StatusCode::UNAUTHORIZED => {
                 let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
             _ => {}
         }
-        if status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED || matches!(self, Self::Refused(_)) {
             // Whoever has no business here need not stay.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ]
+        .contains(&status)
+        {
             let after = match self {
                 Self::NoCapacity {
                     estimated_wait_s: Some(estimate),

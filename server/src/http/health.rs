@@ -42,9 +42,12 @@ pub(super) async fn ready(State(api): State<Arc<ApiState>>) -> (StatusCode, Json
         Check::Pending(why) => ("pending", Some(why)),
         Check::Failed(why) => ("failed", Some(why)),
     };
-    let checks = api
-        .readiness
-        .checks()
+    let mut checks = api.readiness.checks();
+    if let Some(why) = api.authenticator.trouble() {
+        // It keeps nobody waiting who is let in, so it is shown here and not told to those who wait.
+        checks.insert("tokens".to_owned(), Check::Degraded(why));
+    }
+    let checks = checks
         .into_iter()
         .map(|(part, check)| {
             let (state, reason) = entry(check);

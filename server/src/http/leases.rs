@@ -13,8 +13,7 @@ use serde::Deserialize;
 use super::ApiState;
 use super::error::ApiError;
 use super::order;
-use super::own::{self, OwnLease};
-use super::projects::Project;
+use super::own::{self, CalledBy, OwnLease};
 use super::wait::{Waited, wait_until};
 use crate::lease::{LeasePhase, LeaseRow};
 use crate::store::Wish;
@@ -22,10 +21,10 @@ use crate::store::Wish;
 /// `GET /v1/leases`: those of the caller's project that have not ended, oldest first.
 pub(super) async fn list(
     State(api): State<Arc<ApiState>>,
-    Project(project): Project,
+    CalledBy(caller): CalledBy,
 ) -> Result<Json<LeaseList>, ApiError> {
     let rows = api.store.live_leases().await?.into_iter();
-    let rows = rows.filter(|row| *row.project == *project);
+    let rows = rows.filter(|row| *row.project == *caller.project);
     let leases = rows.map(|row| own::show(&api, row)).collect();
     Ok(Json(LeaseList { leases }))
 }

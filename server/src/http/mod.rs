@@ -19,12 +19,10 @@ mod lines;
 mod order;
 mod own;
 mod places;
-mod projects;
 mod readiness;
 mod request;
 mod router;
 mod serve;
-mod token;
 mod view;
 mod wait;
 mod write_deadline;
@@ -36,11 +34,9 @@ pub use catalogue::{Catalogue, CatalogueError, EngineOffer, UnknownOffer};
 pub use events::MOST_STREAMS;
 pub use guest_logs::GuestLogs;
 pub use lines::{Lines, expect_clients_back};
-pub use projects::{Projects, ProjectsError};
 pub use readiness::{Check, Readiness};
 pub use router::router;
 pub use serve::serve;
-pub use token::{TokenError, TokenHash, load_or_create_token};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,6 +46,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Authenticator, Projects};
 use crate::clock::Clock;
 use crate::config::LeaseConfig;
 use crate::metrics::Metrics;
@@ -71,7 +68,9 @@ pub struct ApiState {
     pub clock: Arc<dyn Clock>,
     /// What the server can do at present.
     pub readiness: Readiness,
-    /// The tokens that callers must have, and whose they are.
+    /// Knows who calls.
+    pub authenticator: Authenticator,
+    /// What each project may ask for.
     pub projects: Projects,
     /// Where leases that wait stand, as the reconciler sees it.
     pub outlook: watch::Receiver<Arc<BTreeMap<LeaseId, Queue>>>,

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::catalogue::Catalogue;
 use super::error::ApiError;
+use crate::access::Terms;
 use crate::config::LeaseConfig;
 use crate::lease::PoolKey;
 use crate::pki::check_csr;
@@ -38,14 +39,25 @@ pub(super) fn check(
     request: CreateLease,
     catalogue: &Catalogue,
     limits: &LeaseConfig,
+    project: &str,
+    terms: &Terms,
 ) -> Result<Order, ApiError> {
     let digest = digest(&request);
-    let key = catalogue.resolve(request.engine.as_deref(), request.size.as_deref())?;
+    let size = request.size.as_deref().or(terms.default_size());
+    let key = catalogue.resolve(request.engine.as_deref(), size)?;
+    if !terms.allow_size(&key.size) {
+        return Err(ApiError::NotAllowed {
+            project: project.to_owned(),
+            what: format!("a machine of size `{}`", key.size),
+            allowed: terms.sizes.clone().unwrap_or_default().join(", "),
+        });
+    }
+    let max_ttl_s = terms.longest(limits.max_ttl_s);
     let ttl_s = match request.ttl_s {
-        None => limits.default_ttl_s,
-        Some(asked) => within(asked, 1, limits.max_ttl_s).ok_or(ApiError::InvalidTtl {
+        None => limits.default_ttl_s.min(max_ttl_s),
+        Some(asked) => within(asked, 1, max_ttl_s).ok_or(ApiError::InvalidTtl {
             asked,
-            max: limits.max_ttl_s,
+            max: max_ttl_s,
         })?,
     };
     let wait = check_wait(request.wait_s, limits.default_wait_s, limits)?;

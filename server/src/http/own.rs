@@ -1,4 +1,4 @@
-//! The lease that a path names, if it is the caller's.
+//! The caller, and the lease that a path names if it is the caller's.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use remote_docker_api::{Lease, LeaseId};
 
 use super::ApiState;
 use super::error::ApiError;
-use super::projects::Project;
 use super::view;
+use crate::access::Caller;
 use crate::lease::LeaseRow;
 
 /// The lease of `{id}` in the path. One of another project is not there: its existence is nobody
@@ -23,7 +23,7 @@ impl FromRequestParts<Arc<ApiState>> for OwnLease {
         parts: &mut Parts,
         api: &Arc<ApiState>,
     ) -> Result<Self, Self::Rejection> {
-        let Project(project) = project(parts)?;
+        let project = caller(parts)?.project;
         let id = Path::<String>::from_request_parts(parts, api).await;
         // What is not even UTF-8 is no id either.
         let id: LeaseId = id.map_or_else(|_| String::new(), |Path(id)| id).parse()?;
@@ -34,21 +34,24 @@ impl FromRequestParts<Arc<ApiState>> for OwnLease {
     }
 }
 
-impl FromRequestParts<Arc<ApiState>> for Project {
+/// Who calls.
+pub(super) struct CalledBy(pub(super) Caller);
+
+impl FromRequestParts<Arc<ApiState>> for CalledBy {
     type Rejection = ApiError;
 
     async fn from_request_parts(
         parts: &mut Parts,
         _: &Arc<ApiState>,
     ) -> Result<Self, Self::Rejection> {
-        project(parts)
+        caller(parts).map(Self)
     }
 }
 
-/// A route that forgot to ask for a token serves nobody.
-fn project(parts: &Parts) -> Result<Project, ApiError> {
-    let project = parts.extensions.get::<Project>();
-    project.cloned().ok_or(ApiError::NoToken)
+/// A route that forgot to ask for a credential serves nobody.
+fn caller(parts: &Parts) -> Result<Caller, ApiError> {
+    let caller = parts.extensions.get::<Caller>();
+    caller.cloned().ok_or(ApiError::NoToken)
 }
 
 /// The lease as its holder sees it now.

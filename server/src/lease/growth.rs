@@ -82,7 +82,7 @@ impl<'a> Growth<'a> {
     }
 
     /// The memory in MiB of a VM of `key`, if one can be had now.
-    fn obtainable(&self, key: &PoolKey) -> Option<u32> {
+    pub(super) fn obtainable(&self, key: &PoolKey) -> Option<u32> {
         let memory = *self.policy.sizes.get(key)?;
         let whole = self.policy.budget.whole();
         let possible = Need::vm(memory).after(whole).is_nothing();

@@ -20,6 +20,7 @@ mod plan;
 mod pool;
 mod queue;
 mod quiet;
+mod quota;
 mod roster;
 mod routes;
 mod snapshot;
@@ -36,6 +37,7 @@ pub use model::{DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, PoolKey, V
 pub use outlook::{Pace, outlook};
 pub use plan::{Action, plan};
 pub use quiet::Quiet;
+pub use quota::Quota;
 pub use roster::{Roster, Sight};
 pub use routes::route;
 pub use snapshot::{Activity, Policy, Snapshot, TemplateState};

@@ -6,8 +6,10 @@ use remote_docker_api::{Doing, LeaseId, Queue};
 use time::{Duration, OffsetDateTime};
 
 use super::capacity::Need;
+use super::growth::Growth;
 use super::plan::{ends, faults, waiting};
 use super::pool::{Pool, Served};
+use super::quota::Ledger;
 use super::snapshot::{Policy, Snapshot, TemplateState};
 use super::verdict::Judge;
 use super::{LeasePhase, LeaseRow, PoolKey, VmPhase};
@@ -33,27 +35,49 @@ pub fn outlook(
     let judge = Judge::new(now, snapshot, policy);
     let mut pool = Pool::new(snapshot, &faults(&judge, snapshot));
     let mut room = Coming::new(now, snapshot, policy);
+    let mut ledger = Ledger::new(&judge, snapshot, policy);
+    let growth = Growth::new(now, snapshot, policy);
     let mut positions = 1..;
-    waiting(snapshot, &ends(&judge, snapshot))
-        .into_iter()
-        .filter_map(|lease| {
-            let start = pace.start.get(&lease.key).copied();
-            let (doing, wait) = match pool.serve(&lease.key) {
-                // It gets one in this very moment.
-                Served::By(_) => (Doing::Queued, Some(Duration::ZERO)),
-                Served::Soon(VmPhase::Planned) => (Doing::Queued, start),
-                Served::Soon(VmPhase::Starting) => (Doing::Cloning, start),
-                Served::Soon(_) => (Doing::Activating, start),
-                Served::Not => without_vm(lease, snapshot, pace, &mut room, policy),
-            };
-            let queue = Queue {
-                position: positions.next()?,
-                doing,
-                estimated_wait_s: wait.map(whole_seconds),
-            };
-            Some((lease.id, queue))
-        })
-        .collect()
+    let mut told = BTreeMap::new();
+    let mut held = Vec::new();
+    for lease in waiting(snapshot, &ends(&judge, snapshot)) {
+        if !ledger.admits(lease) {
+            held.push(lease.id);
+            continue;
+        }
+        let start = pace.start.get(&lease.key).copied();
+        let served = pool.serve(&lease.key);
+        if !matches!(served, Served::Not) || growth.obtainable(&lease.key).is_some() {
+            let memory = policy.sizes.get(&lease.key);
+            ledger.take(lease, memory.copied().unwrap_or_default());
+        }
+        let (doing, wait) = match served {
+            // It gets one in this very moment.
+            Served::By(_) => (Doing::Queued, Some(Duration::ZERO)),
+            Served::Soon(VmPhase::Planned) => (Doing::Queued, start),
+            Served::Soon(VmPhase::Starting) => (Doing::Cloning, start),
+            Served::Soon(_) => (Doing::Activating, start),
+            Served::Not => without_vm(lease, snapshot, pace, &mut room, policy),
+        };
+        let position = positions.next().unwrap_or(u32::MAX);
+        let queue = Queue {
+            position,
+            doing,
+            estimated_wait_s: wait.map(whole_seconds),
+        };
+        told.insert(lease.id, queue);
+    }
+    // Whoever waits for their own project stands behind all that wait for the host: those do not wait for
+    // them. How long, nobody knows who does not know when that project gives a machine back.
+    for lease in held {
+        let queue = Queue {
+            position: positions.next().unwrap_or(u32::MAX),
+            doing: Doing::Quota,
+            estimated_wait_s: None,
+        };
+        told.insert(lease, queue);
+    }
+    told
 }
 
 fn without_vm(

@@ -11,6 +11,7 @@ use super::disk;
 use super::growth::Growth;
 use super::pool::{Pool, Served};
 use super::queue;
+use super::quota::Ledger;
 use super::snapshot::{Policy, Snapshot};
 use super::verdict::Judge;
 use super::{DestroyReason, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
@@ -75,7 +76,7 @@ pub enum Action {
 /// Leases are served strictly in the order of their queue (`queue.rs`): a ready VM goes to the first
 /// that wants its kind, and while the first that needs new memory does not fit, memory is kept for it
 /// instead of going to later, smaller ones. A big lease would otherwise starve on a host that is busy
-/// with small ones.
+/// with small ones. Only who has to wait for the quota of its own project is passed over (`quota.rs`).
 ///
 /// Nothing that writes is begun while the disk has less than its reserve.
 #[must_use]
@@ -91,18 +92,26 @@ pub fn plan(now: OffsetDateTime, snapshot: &Snapshot, policy: &Policy) -> Vec<Ac
 
     let mut assign = Vec::new();
     let mut unserved = Vec::new();
+    let mut growth = Growth::new(now, snapshot, policy);
+    let mut ledger = Ledger::new(&judge, snapshot, policy);
     for lease in waiting(snapshot, &ends) {
+        if !ledger.admits(lease) {
+            continue;
+        }
         match pool.serve(&lease.key) {
             Served::By(vm) => assign.push(Action::Assign {
                 lease: lease.id,
                 vm,
             }),
             Served::Soon(_) => {}
+            // One that cannot be had now takes nothing away from the rest of its project.
+            Served::Not if growth.obtainable(&lease.key).is_none() => continue,
             Served::Not => unserved.push(lease),
         }
+        let memory = policy.sizes.get(&lease.key);
+        ledger.take(lease, memory.copied().unwrap_or_default());
     }
 
-    let mut growth = Growth::new(now, snapshot, policy);
     match growth.serve(&unserved) {
         // Nobody goes for the sake of one that may not start.
         _ if disk_is_low => {}

@@ -7,6 +7,7 @@ use remote_docker_api::LeaseId;
 use time::OffsetDateTime;
 
 use super::capacity::Need;
+use super::quota::Held;
 use super::{Grant, LeaseRow, PoolKey, VmRow};
 use crate::ids::VmId;
 
@@ -21,6 +22,8 @@ pub struct Quiet {
     ends: BTreeMap<(OffsetDateTime, VmId), Need>,
     /// Those of each project, in the order in which they were asked for.
     projects: BTreeMap<String, BTreeSet<(OffsetDateTime, LeaseId)>>,
+    /// What those of each project take together.
+    held: BTreeMap<String, Held>,
     /// How many there are of each kind.
     kinds: BTreeMap<PoolKey, usize>,
 }
@@ -42,6 +45,11 @@ impl Quiet {
         self.projects.get(&lease.project).map_or(0, |all| {
             all.len() - all.range((lease.created_at, lease.id)..).count()
         })
+    }
+
+    /// What those of a project take together.
+    pub(super) fn held_by(&self, project: &str) -> Held {
+        self.held.get(project).copied().unwrap_or_default()
     }
 
     /// Whether one of them has a VM of this kind.
@@ -79,6 +87,8 @@ impl Quiet {
         self.ends.insert((grant.expires_at, vm.id), need);
         let project = self.projects.entry(lease.project.clone()).or_default();
         project.insert((lease.created_at, lease.id));
+        let held = self.held.entry(lease.project.clone()).or_default();
+        *held = held.and(Held::one(vm.memory_mib));
         *self.kinds.entry(lease.key.clone()).or_default() += 1;
     }
 
@@ -94,6 +104,12 @@ impl Quiet {
             project.remove(&(lease.created_at, lease.id));
             if project.is_empty() {
                 self.projects.remove(&lease.project);
+            }
+        }
+        if let Some(held) = self.held.get_mut(&lease.project) {
+            *held = held.after(Held::one(vm.memory_mib));
+            if *held == Held::default() {
+                self.held.remove(&lease.project);
             }
         }
         if let Some(count) = self.kinds.get_mut(&lease.key) {

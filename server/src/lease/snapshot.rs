@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::capacity::{Budget, Need};
 use super::deadline::Heard;
 use super::quiet::Quiet;
+use super::quota::Quota;
 use super::{LeaseRow, PoolKey, VmRow};
 use crate::hypervisor::Observed;
 use crate::ids::VmId;
@@ -96,6 +97,8 @@ pub struct Policy {
     pub budget: Budget,
     /// Every engine and size that can be had, with its memory in MiB.
     pub sizes: BTreeMap<PoolKey, u32>,
+    /// What projects may hold at a time. Those that are not named may hold anything.
+    pub quotas: BTreeMap<String, Quota>,
     /// How many VMs to keep ready beyond those that leases wait for.
     pub targets: BTreeMap<PoolKey, u32>,
     /// Templates to build before anybody asks for a VM of their kind.

@@ -53,6 +53,11 @@ impl<'a> Judge<'a> {
         self.vms.contains_key(&vm)
     }
 
+    /// Memory in MiB of a VM that is not gone and not quiet.
+    pub(super) fn memory_of(&self, vm: VmId) -> Option<u32> {
+        self.vms.get(&vm).map(|vm| vm.memory_mib)
+    }
+
     pub(super) fn is_busy(&self, vm: VmId) -> bool {
         self.snapshot.busy_vms.contains(&vm)
     }

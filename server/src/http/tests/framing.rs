@@ -19,8 +19,8 @@ async fn paths_and_methods_that_are_none_are_problems_too() {
         fixture.get(path).await.problem(404, ErrorCode::NotFound);
     }
     for (method, path, allowed) in [
-        (Method::PUT, "/v1/leases", "POST,GET,HEAD"),
-        (Method::DELETE, "/v1/leases", "POST,GET,HEAD"),
+        (Method::PUT, "/v1/leases", "GET,HEAD,POST"),
+        (Method::DELETE, "/v1/leases", "GET,HEAD,POST"),
         (
             Method::POST,
             "/v1/leases/l-0000000000007",

@@ -13,7 +13,6 @@ mod metrics;
 mod projects;
 mod queue;
 mod reconciler;
-mod token;
 mod waiting;
 mod wire;
 
@@ -32,11 +31,15 @@ use time::macros::datetime;
 use tower::ServiceExt;
 
 use super::*;
-use crate::config::Config;
+use crate::access::command::{self, NewToken};
+use crate::access::{Scope, TokenHash, Tokens};
+use crate::config::{Config, ProjectConfig};
 use crate::lease::LeaseRow;
 
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 const TOKEN: &str = "rdt_0123456789abcdef0123456789abcdef";
+/// The projects that there are beside the default.
+const PROJECTS: [&str; 2] = ["a", "b"];
 /// Far beyond anything that goes well, so that only what hangs runs into it.
 const FAR: Duration = Duration::from_secs(30);
 
@@ -105,6 +108,12 @@ impl Fixture {
             now: Mutex::new(NOW),
             ahead: Mutex::default(),
         });
+        let authenticator = Authenticator::new(
+            TokenHash::of(TOKEN.as_bytes()),
+            Tokens::open(folder.path().join("tokens.json")).unwrap(),
+            PROJECTS.map(str::to_owned),
+            clock.clone(),
+        );
         let api = Arc::new(ApiState {
             store: Arc::new(store),
             catalogue: Catalogue::new(engines.into(), Some("26"), config.sizes, "small").unwrap(),
@@ -113,7 +122,8 @@ impl Fixture {
             relay_host: config.relay.advertised_host(),
             clock: clock.clone(),
             readiness,
-            projects: Projects::only_default(TokenHash::of(TOKEN.as_bytes())),
+            authenticator,
+            projects: Projects::default(),
             outlook: outlook.subscribe(),
             logs: logs.clone(),
             metrics: Arc::new(Metrics::new()),
@@ -140,6 +150,28 @@ impl Fixture {
         change(Arc::get_mut(&mut self.api).unwrap());
         self.router = router(self.api.clone());
         self
+    }
+
+    /// The configuration with which the operator of this API makes tokens.
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.state_dir = self.folder.path().to_owned();
+        let project = |name: &str| (name.to_owned(), ProjectConfig::default());
+        config.projects = PROJECTS.map(project).into();
+        config
+    }
+
+    /// A new token, as the operator makes it.
+    fn token(&self, name: &str, project: &str, scopes: &[Scope]) -> String {
+        let new = NewToken {
+            name: name.to_owned(),
+            project: project.to_owned(),
+            good_for: None,
+            scopes: scopes.to_vec(),
+        };
+        command::create(&self.config(), new, self.clock.now())
+            .unwrap()
+            .token
     }
 
     /// The machine of this lease is ready.

@@ -104,6 +104,26 @@ async fn no_capacity_says_how_far_one_had_come_and_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn who_waited_for_the_quota_is_told_so() {
+    let fixture = Fixture::new().await;
+    let call = fixture.post(order(json!({ "wait_s": 1 })));
+    let tell = async {
+        let id = fixture.lease_once(|_| true).await.id;
+        let quota = Queue {
+            doing: Doing::Quota,
+            ..queue(4, None)
+        };
+        fixture.publish(id, quota);
+    };
+    let (answer, ()) = tokio::join!(call, tell);
+    let problem = answer.problem(429, ErrorCode::QuotaExceeded);
+    assert!(problem.detail.contains("project `default`"), "{problem:?}");
+    assert!(problem.detail.contains("number 4"), "{problem:?}");
+    assert!(problem.hint.is_some());
+    assert_eq!(answer.header("retry-after"), "10");
+}
+
+#[tokio::test]
 async fn machines_that_would_not_start_are_told_with_what_they_said() {
     let long = format!("{}the end", "x".repeat(100_000));
     for (detail, words) in [

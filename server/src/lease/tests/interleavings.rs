@@ -208,6 +208,7 @@ impl World {
             .collect();
         self.in_turn(&mut waiting);
         waiting.retain(|lease| lease.key != kind("nine"));
+        self.retain_those_within_quota(&served, &mut waiting);
         let mut stock: Vec<&PoolKey> = self.stock().map(|vm| &vm.key).collect();
         waiting.retain(|lease| {
             let found = stock.iter().position(|key| **key == lease.key);
@@ -227,6 +228,34 @@ impl World {
             served.push(lease);
         }
         served.iter().map(|lease| lease.id).collect()
+    }
+
+    /// In each project those are passed over that come after one for which there is no room in the quota.
+    fn retain_those_within_quota(&self, served: &[&LeaseRow], waiting: &mut Vec<&LeaseRow>) {
+        let memory = |lease: &LeaseRow| u64::from(self.policy.sizes[&lease.key]);
+        let mut held: Vec<&LeaseRow> = served.to_vec();
+        let mut full = BTreeSet::new();
+        waiting.retain(|lease| {
+            let project = lease.project.clone();
+            let Some(quota) = self.policy.quotas.get(&project) else {
+                return true;
+            };
+            let most_mib = quota.max_memory_mib.unwrap_or(u64::MAX);
+            if memory(lease) > most_mib {
+                return false;
+            }
+            let ours = held.iter().filter(|other| other.project == project);
+            let (count, mib): (usize, u64) =
+                (ours.clone().count(), ours.map(|other| memory(other)).sum());
+            let most = quota.max_leases.map_or(usize::MAX, |most| most as usize);
+            let fits = count < most && mib + memory(lease) <= most_mib && !full.contains(&project);
+            if fits {
+                held.push(lease);
+            } else {
+                full.insert(project);
+            }
+            fits
+        });
     }
 
     /// VMs without a lease that will do for one.
@@ -265,16 +294,27 @@ fn targets() -> impl Strategy<Value = BTreeMap<PoolKey, u32>> {
     ]
 }
 
+fn quotas() -> impl Strategy<Value = BTreeMap<String, Quota>> {
+    let quota = (prop::option::of(1..4_u32), prop::option::of(1..7_u64));
+    let quota = quota.prop_map(|(max_leases, max_memory_mib)| Quota {
+        max_leases,
+        max_memory_mib,
+    });
+    let projects = prop_oneof![Just("a".to_owned()), Just("b".to_owned())];
+    prop::collection::btree_map(projects, quota, 0..3)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens(
         targets in targets(),
+        quotas in quotas(),
         prebuild in prop::collection::btree_set(kinds().prop_map(kind), 0..3),
         events in prop::collection::vec(event(), 1..80),
     ) {
-        let mut world = World::new(Policy { targets, prebuild, ..policy() });
+        let mut world = World::new(Policy { targets, quotas, prebuild, ..policy() });
         for event in &events {
             world.happen(event);
         }
@@ -294,6 +334,13 @@ proptest! {
         world.held_back.clear();
         world.stirred.extend(world.activity.keys());
         world.activity.clear();
+        if !world.policy.quotas.is_empty() {
+            // What ends in a round is room in a quota from the next one on.
+            world.reconcile(true);
+            while !world.flights.is_empty() {
+                world.land(0, true);
+            }
+        }
         let entitled = world.entitled();
         world.settle();
         let active: BTreeSet<_> = world.grants().map(|(lease, _)| lease).collect();

@@ -16,6 +16,7 @@ impl World {
         self.the_budget_holds();
         self.only_active_leases_have_routes();
         self.gone_means_clean();
+        self.quotas_hold();
     }
 
     /// 1. That it never returns to the pool is the table of transitions, which the world obeys.
@@ -68,6 +69,27 @@ impl World {
             .sum();
         let limit = self.policy.budget.memory_mib;
         assert!(rows + builds <= limit, "5: {rows} + {builds} of {limit}");
+    }
+
+    /// 17. Those that are just being handed a machine count.
+    fn quotas_hold(&self) {
+        for (project, quota) in &self.policy.quotas {
+            let handed = self.flights.iter().filter_map(|flight| match flight {
+                Flight::Assign(lease, vm) => Some((*lease, *vm)),
+                _ => None,
+            });
+            let active = self.grants().map(|(lease, grant)| (lease, grant.vm));
+            let held: BTreeSet<_> = active.chain(handed).collect();
+            let held: Vec<_> = (held.iter())
+                .filter(|(lease, _)| self.leases[lease].project == *project)
+                .map(|(_, vm)| u64::from(self.vms[vm].memory_mib))
+                .collect();
+            let (count, mib): (usize, u64) = (held.len(), held.iter().sum());
+            let most = quota.max_leases.map_or(usize::MAX, |most| most as usize);
+            assert!(count <= most, "17: {project} has {count} of {most}");
+            let most = quota.max_memory_mib.unwrap_or(u64::MAX);
+            assert!(mib <= most, "17: {project} has {mib} of {most} MiB");
+        }
     }
 
     /// 6.

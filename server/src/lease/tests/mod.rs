@@ -6,6 +6,7 @@ mod disk;
 mod interleavings;
 mod invariants;
 mod quiet;
+mod quota;
 mod rules;
 mod transitions;
 mod world;
@@ -44,6 +45,7 @@ fn policy() -> Policy {
             slots: 5,
         },
         sizes: sizes.map(|(name, mib)| (kind(name), mib)).into(),
+        quotas: BTreeMap::new(),
         targets: BTreeMap::new(),
         prebuild: BTreeSet::new(),
         start_deadline: Duration::seconds(10),

@@ -123,6 +123,7 @@ impl Bench {
                     slots: 8,
                 },
                 sizes: BTreeMap::from([(key(), 1024)]),
+                quotas: BTreeMap::new(),
                 targets: BTreeMap::new(),
                 prebuild: BTreeSet::new(),
                 start_deadline: time::Duration::seconds(60),
@@ -361,6 +362,10 @@ impl Bench {
     }
 
     pub(super) async fn ask_with(&mut self, ask: Ask) -> LeaseId {
+        self.ask_as("default", ask).await
+    }
+
+    pub(super) async fn ask_as(&mut self, project: &str, ask: Ask) -> LeaseId {
         let Ask {
             ttl_s,
             keepalive_s,
@@ -375,7 +380,7 @@ impl Bench {
             .unwrap();
         let new = NewLease {
             id,
-            project: "default".to_owned(),
+            project: project.to_owned(),
             key: key(),
             ttl_s,
             keepalive_s,

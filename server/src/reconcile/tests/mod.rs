@@ -7,6 +7,7 @@ mod deadlines;
 mod disk;
 mod faults;
 mod life;
+mod quota;
 mod races;
 mod restarts;
 mod upkeep;

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::holder::brief;
 use crate::ids::{Slot, VmId};
-use crate::lease::{Budget, LeasePhase, LeaseRow, VmPhase, VmRow};
+use crate::lease::{Budget, LeasePhase, LeaseRow, Policy, VmPhase, VmRow};
 
 /// 2, 4, 5: what rows say together.
 pub(super) fn rows_agree(vms: &[VmRow], leases: &[LeaseRow], budget: Budget) {
@@ -37,6 +37,53 @@ pub(super) fn rows_agree(vms: &[VmRow], leases: &[LeaseRow], budget: Budget) {
     assert!(mib <= budget.memory_mib, "5: {mib} MiB: {vms:?}");
 }
 
+/// 17: no project has more than it may have.
+pub(super) fn quotas_hold(leases: &[LeaseRow], policy: &Policy) {
+    for project in policy.quotas.keys() {
+        let active = leases.iter().filter(|lease| {
+            matches!(lease.phase, LeasePhase::Active(_)) && lease.project == *project
+        });
+        let active: Vec<_> = active.collect();
+        assert!(is_within(project, &active, policy), "17: {active:#?}");
+    }
+}
+
+/// Whether a project may have machines for all of these.
+fn is_within(project: &str, leases: &[&LeaseRow], policy: &Policy) -> bool {
+    let Some(quota) = policy.quotas.get(project) else {
+        return true;
+    };
+    let count = u32::try_from(leases.len()).unwrap();
+    let memory = |lease: &&LeaseRow| u64::from(policy.sizes[&lease.key]);
+    let mib: u64 = leases.iter().map(memory).sum();
+    quota.max_leases.is_none_or(|most| count <= most)
+        && quota.max_memory_mib.is_none_or(|most| mib <= most)
+}
+
+/// Of those that wait, in their order, those that wait for the host and not for their own project.
+pub(super) fn within_quota<'a>(
+    waiting: &[&'a LeaseRow],
+    leases: &'a [LeaseRow],
+    policy: &Policy,
+) -> Vec<&'a LeaseRow> {
+    let active = |lease: &&LeaseRow| matches!(lease.phase, LeasePhase::Active(_));
+    let mut held: Vec<&LeaseRow> = leases.iter().filter(active).collect();
+    let mut full = BTreeSet::new();
+    let mut within = Vec::new();
+    for lease in waiting.iter().copied() {
+        let ours = held.iter().copied();
+        let ours = ours.filter(|other| other.project == lease.project);
+        let ours: Vec<_> = ours.chain([lease]).collect();
+        if full.contains(&lease.project) || !is_within(&lease.project, &ours, policy) {
+            full.insert(lease.project.clone());
+        } else {
+            held.push(lease);
+            within.push(lease);
+        }
+    }
+    within
+}
+
 /// 4: nobody has the port of another, also not of one that is just ending; `ending` are the ports of
 /// those.
 pub(super) fn ports_are_nobody_elses(leases: &[LeaseRow], ending: &BTreeMap<LeaseId, u16>) {
@@ -51,7 +98,12 @@ pub(super) fn ports_are_nobody_elses(leases: &[LeaseRow], ending: &BTreeMap<Leas
 
 /// Nobody got a machine between two looks who had come after somebody that wanted the same kind and
 /// went on waiting: neither of the same project, nor of one that has fewer.
-pub(super) fn nobody_was_passed_over(before: &[LeaseRow], after: &[LeaseRow], now: OffsetDateTime) {
+pub(super) fn nobody_was_passed_over(
+    before: &[LeaseRow],
+    after: &[LeaseRow],
+    policy: &Policy,
+    now: OffsetDateTime,
+) {
     let waited: BTreeSet<LeaseId> = before
         .iter()
         .filter(|lease| lease.phase == LeasePhase::Waiting)
@@ -71,6 +123,8 @@ pub(super) fn nobody_was_passed_over(before: &[LeaseRow], after: &[LeaseRow], no
                 && lease.end_wish.is_none()
                 && lease.wait_until > now
                 && lease.key == served.key
+                // It may have to wait for its own project.
+                && (lease.project == served.project || !policy.quotas.contains_key(&lease.project))
         });
         for waits_on in waits_on {
             // Places only get better. The worst that one had is compared with the best of the other.

@@ -169,17 +169,20 @@ impl World {
             .collect();
         waiting.sort_by_key(|(place, lease)| (*place, lease.created_at, lease.id));
         let ready = || self.vms.iter().filter(|vm| vm.phase == VmPhase::Ready);
-        for (_, lease) in &waiting {
+        let waiting: Vec<_> = waiting.into_iter().map(|(_, lease)| lease).collect();
+        let policy = &self.settings.policy;
+        let waiting = super::checks::within_quota(&waiting, &self.leases, policy);
+        for lease in &waiting {
             if ready().any(|vm| vm.key == lease.key) {
                 return Some(format!("there is a machine for {}", lease.id));
             }
         }
-        let (_, first) = waiting.first()?;
-        let budget = self.settings.policy.budget;
+        let first = waiting.first()?;
+        let budget = policy.budget;
         // What nobody has makes way.
         let kept = self.vms.iter().filter(|vm| vm.phase != VmPhase::Ready);
         let taken: u64 = kept.clone().map(|vm| u64::from(vm.memory_mib)).sum();
-        let needed = u64::from(self.settings.policy.sizes[&first.key]);
+        let needed = u64::from(policy.sizes[&first.key]);
         let fits = taken + needed <= budget.memory_mib && kept.count() < budget.slots.into();
         fits.then(|| format!("there is room for {}", first.id))
     }

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::hypervisor::sim::SimHypervisor;
 use crate::hypervisor::template::Templates;
 use crate::ids::VmId;
-use crate::lease::{LeaseRow, PoolKey, VmPhase, VmRow};
+use crate::lease::{LeaseRow, PoolKey, Quota, VmPhase, VmRow};
 use crate::metrics::Metrics;
 use crate::network::DirectDialer;
 use crate::reconcile::tests::bench::{Bench, key};
@@ -118,6 +118,15 @@ impl World {
         settings.offers.insert(large(), offer);
         settings.policy.sizes.insert(large(), 2048);
         settings.policy.budget.memory_mib = 6 * 1024;
+        let quota = |max_leases, max_memory_mib| Quota {
+            max_leases,
+            max_memory_mib,
+        };
+        let quotas = [
+            ("a", quota(None, Some(3 * 1024))),
+            ("b", quota(Some(1), None)),
+        ];
+        settings.policy.quotas = quotas.map(|(name, quota)| (name.to_owned(), quota)).into();
         settings.policy.ready_max_age = time::Duration::minutes(10);
         settings.ports = 20_000..=20_015;
         settings.watching = crate::reconcile::Watching::default();
@@ -313,8 +322,10 @@ impl World {
         self.changes.mark_unchanged();
         let host = self.sim.vms();
         let (vms, leases) = self.store.snapshot().await.unwrap();
-        checks::rows_agree(&vms, &leases, self.settings.policy.budget);
-        checks::nobody_was_passed_over(&self.leases, &leases, self.now());
+        let policy = &self.settings.policy;
+        checks::rows_agree(&vms, &leases, policy.budget);
+        checks::quotas_hold(&leases, policy);
+        checks::nobody_was_passed_over(&self.leases, &leases, policy, self.now());
         self.lives.see_vms(&vms);
         for lease in &leases {
             self.see(lease).await;

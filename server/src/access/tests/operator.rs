@@ -1,10 +1,14 @@
-//! The token's file.
+//! The file of the operator's token.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::*;
+use tempfile::TempDir;
+
+use super::super::operator::{TokenError, load_or_create};
+
+const TOKEN: &str = "rdt_0123456789abcdef0123456789abcdef";
 
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -20,7 +24,7 @@ fn write(path: &Path, text: &str, mode: u32) {
 #[test]
 fn a_token_is_drawn_once_for_its_owner_only() {
     let (folder, path) = folder();
-    let drawn = load_or_create_token(&path).unwrap();
+    let drawn = load_or_create(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(text.len(), "rdt_".len() + 64 + 1);
     assert!(drawn.matches(text.trim().as_bytes()));
@@ -29,12 +33,12 @@ fn a_token_is_drawn_once_for_its_owner_only() {
         0o600
     );
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    assert_eq!(load_or_create_token(&path).unwrap(), drawn);
+    assert_eq!(load_or_create(&path).unwrap(), drawn);
 
     fs::remove_file(&path).unwrap();
     // A crash left a draft behind.
     write(&path.with_extension("new"), "half", 0o600);
-    assert_ne!(load_or_create_token(&path).unwrap(), drawn);
+    assert_ne!(load_or_create(&path).unwrap(), drawn);
 }
 
 #[test]
@@ -42,7 +46,7 @@ fn a_token_that_others_can_get_at_is_refused_with_what_to_do() {
     let (_folder, path) = folder();
     for mode in [0o604, 0o644, 0o602, 0o660, 0o601, 0o777] {
         write(&path, TOKEN, mode);
-        let error = load_or_create_token(&path).unwrap_err();
+        let error = load_or_create(&path).unwrap_err();
         assert!(
             matches!(error, TokenError::TooOpen { .. }),
             "{mode:o}: {error}"
@@ -57,7 +61,7 @@ fn a_token_that_others_can_get_at_is_refused_with_what_to_do() {
     // A group that may read it is the operator's choice.
     for mode in [0o600, 0o400, 0o640] {
         write(&path, TOKEN, mode);
-        let hash = load_or_create_token(&path).unwrap();
+        let hash = load_or_create(&path).unwrap();
         assert!(hash.matches(TOKEN.as_bytes()), "{mode:o}");
     }
 }
@@ -73,7 +77,7 @@ fn what_is_no_token_is_refused() {
         &"x".repeat(1025),
     ] {
         write(&path, text, 0o600);
-        let error = load_or_create_token(&path).unwrap_err();
+        let error = load_or_create(&path).unwrap_err();
         assert!(matches!(error, TokenError::Malformed { .. }), "{error}");
         assert!(
             text.is_empty() || !error.to_string().contains(text),
@@ -82,21 +86,13 @@ fn what_is_no_token_is_refused() {
     }
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    let error = load_or_create_token(&path).unwrap_err();
+    let error = load_or_create(&path).unwrap_err();
     assert!(matches!(error, TokenError::Malformed { .. }), "{error}");
 
     fs::remove_dir(&path).unwrap();
     let elsewhere = path.with_extension("elsewhere");
     write(&elsewhere, TOKEN, 0o600);
     symlink(&elsewhere, &path).unwrap();
-    let error = load_or_create_token(&path).unwrap_err();
+    let error = load_or_create(&path).unwrap_err();
     assert!(matches!(error, TokenError::Unreadable { .. }), "{error}");
-}
-
-#[test]
-fn a_hash_shows_nothing() {
-    assert_eq!(
-        format!("{:?}", TokenHash::of(TOKEN.as_bytes())),
-        "TokenHash(..)"
-    );
 }

@@ -1,16 +1,12 @@
-//! The token that callers must have: a file that only the server's user and, where the operator
-//! wants so, one group can read.
+//! The operator's own token, the way in on the server's own host: a file that only the server's user and,
+//! where the operator wants so, one group can read. All other tokens are in the book (`book.rs`).
 
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
-
-use crate::clock::random_bytes;
+use super::secret::{self, TokenHash};
 
 /// Anything shorter could be guessed.
 const MIN_BYTES: usize = 32;
@@ -80,41 +76,13 @@ pub enum TokenError {
     Random(#[from] getrandom::Error),
 }
 
-/// SHA-256 of a token: enough to know it again, of no use to whoever sees it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TokenHash([u8; 32]);
-
-impl TokenHash {
-    /// Of this token.
-    #[must_use]
-    pub fn of(token: &[u8]) -> Self {
-        Self(Sha256::digest(token).into())
-    }
-
-    /// Whether it is of this token. The time it takes tells nothing about how much of it is right.
-    #[must_use]
-    pub fn matches(&self, token: &[u8]) -> bool {
-        self.same(&Self::of(token)).into()
-    }
-
-    pub(super) fn same(&self, other: &Self) -> Choice {
-        self.0.ct_eq(&other.0)
-    }
-}
-
-impl fmt::Debug for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenHash(..)")
-    }
-}
-
 /// Reads the token in the file, or draws one and writes it there (mode 0600) if there is no file.
 /// The caller holds the lock on the folder, so nobody else draws one at the same time.
 ///
 /// # Errors
 /// When the file cannot be read or made, when others could read or change it, and when it does not
 /// hold a token.
-pub fn load_or_create_token(path: &Path) -> Result<TokenHash, TokenError> {
+pub fn load_or_create(path: &Path) -> Result<TokenHash, TokenError> {
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
@@ -178,12 +146,7 @@ fn create(path: &Path) -> Result<TokenHash, TokenError> {
         path: path.to_owned(),
         source,
     };
-    let secret: [u8; 32] = random_bytes()?;
-    // The prefix lets scanners for leaked secrets know it.
-    let mut token = String::from("rdt_");
-    for byte in secret {
-        token.push_str(&format!("{byte:02x}"));
-    }
+    let token = secret::draw()?;
     // Written beside and renamed, so that a crash leaves a whole token or none.
     let draft = path.with_extension("new");
     match std::fs::remove_file(&draft) {
