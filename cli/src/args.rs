@@ -88,6 +88,10 @@ pub(crate) struct GlobalArgs {
     /// Where the server is [env: REMOTE_DOCKER_URL] [default: http://127.0.0.1:7420]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
+    /// File with the certificate of the server's authority (PEM), the only one that is trusted then; the
+    /// variable may hold the certificate itself [env: REMOTE_DOCKER_CA] [default: the system's]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<String>,
     /// The server's token; other users can see it here, so prefer --token-file or the variable
     /// [env: REMOTE_DOCKER_TOKEN]
     #[arg(

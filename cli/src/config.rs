@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use crate::args::{GlobalArgs, parse_duration};
 use crate::environment::{Environment, Secret};
 use crate::server_url::{DEFAULT_URL, ServerUrl, ServerUrlError};
+use crate::tls::{CaError, Trust};
 
 /// How long the server may take to answer, beyond what it was asked to wait.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -18,12 +19,16 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_WAIT: Duration = Duration::from_secs(120);
 /// A configuration or token file above this many bytes is none.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// No server takes a longer one. Those that CI systems sign for a job have some 2 KB.
+const MAX_TOKEN_BYTES: usize = 8192;
 
 /// Everything that holds for each command.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// Where the server is.
     pub(crate) server: ServerUrl,
+    /// By whose certificate it is known, if it is spoken to in TLS.
+    pub(crate) trust: Trust,
     /// What the server asks for.
     pub(crate) token: Token,
     /// How long the server may take to answer, beyond what it was asked to wait.
@@ -56,6 +61,8 @@ impl Token {
 #[serde(deny_unknown_fields)]
 struct FileConfig {
     url: Option<String>,
+    ca: Option<String>,
+    allow_plaintext: Option<bool>,
     token: Option<String>,
     token_file: Option<PathBuf>,
     engine: Option<String>,
@@ -98,6 +105,10 @@ pub(crate) enum ConfigError {
         origin: String,
         source: ServerUrlError,
     },
+    #[error("the authority's certificate from {origin} cannot be used")]
+    Ca { origin: String, source: CaError },
+    #[error("the token would go to {0} unencrypted, for others on the way to read")]
+    Plaintext(ServerUrl),
     #[error("there is no token to show to the server")]
     NoToken,
     #[error("the token from {origin} is not one: {fault}")]
@@ -145,13 +156,23 @@ pub(crate) fn load_but_token(
     } else {
         ("the default".to_owned(), DEFAULT_URL)
     };
-    let server = url
+    let server: ServerUrl = url
         .parse()
         .map_err(|source| ConfigError::Url { origin, source })?;
+    let may_be_open = environment.allow_plaintext || file.allow_plaintext == Some(true);
+    if server.is_open() && !may_be_open {
+        return Err(ConfigError::Plaintext(server));
+    }
+    let trust = if server.is_tls() {
+        trust(flags, environment, &file, in_file)?
+    } else {
+        Trust::default()
+    };
 
     let token = token(flags, environment, &file, in_file);
     let settings = Settings {
         server,
+        trust,
         token: Token(Secret(String::new())),
         timeout: flags.timeout.or(file.timeout).unwrap_or(DEFAULT_TIMEOUT),
         engine: file.engine,
@@ -161,6 +182,25 @@ pub(crate) fn load_but_token(
         warnings,
     };
     Ok((settings, token))
+}
+
+/// Whom to trust: the system's authorities, unless one is named.
+fn trust(
+    flags: &GlobalArgs,
+    environment: &Environment,
+    file: &FileConfig,
+    in_file: impl Fn() -> String,
+) -> Result<Trust, ConfigError> {
+    let (origin, ca) = if let Some(ca) = &flags.ca {
+        ("--ca".to_owned(), ca)
+    } else if let Some(ca) = &environment.ca {
+        ("REMOTE_DOCKER_CA".to_owned(), ca)
+    } else if let Some(ca) = &file.ca {
+        (in_file(), ca)
+    } else {
+        return Ok(Trust::default());
+    };
+    Trust::pinned(ca).map_err(|source| ConfigError::Ca { origin, source })
 }
 
 fn token(
@@ -188,8 +228,8 @@ fn token(
 fn check_token(origin: String, token: String) -> Result<Token, ConfigError> {
     let fault = if token.is_empty() {
         "it is empty"
-    } else if token.len() > 4096 {
-        "it is longer than 4096 bytes"
+    } else if token.len() > MAX_TOKEN_BYTES {
+        "it is longer than 8192 bytes"
     } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         "it holds a character that is not visible ASCII"
     } else {
@@ -262,7 +302,7 @@ fn read_file(
     Ok((path, file))
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
+pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
     fs::File::open(path)?

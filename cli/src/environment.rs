@@ -10,6 +10,10 @@ use crate::exports::Shared;
 pub(crate) struct Environment {
     /// `REMOTE_DOCKER_URL`
     pub(crate) url: Option<String>,
+    /// `REMOTE_DOCKER_CA`: a certificate in PEM form, or the path of one.
+    pub(crate) ca: Option<String>,
+    /// Whether `REMOTE_DOCKER_ALLOW_PLAINTEXT` is 1: what is sent may be read by others on the way.
+    pub(crate) allow_plaintext: bool,
     /// `REMOTE_DOCKER_TOKEN`
     pub(crate) token: Option<Secret>,
     /// `REMOTE_DOCKER_LEASE`: the lease that `start` made for this shell.
@@ -67,6 +71,8 @@ impl Environment {
         let path = |name| variable(name).map(PathBuf::from);
         Self {
             url: text("REMOTE_DOCKER_URL"),
+            ca: text("REMOTE_DOCKER_CA"),
+            allow_plaintext: text("REMOTE_DOCKER_ALLOW_PLAINTEXT").as_deref() == Some("1"),
             token: text("REMOTE_DOCKER_TOKEN").map(Secret),
             lease: text("REMOTE_DOCKER_LEASE"),
             config_home: path("XDG_CONFIG_HOME"),

@@ -126,11 +126,20 @@ impl CliError {
             Self::Config(ConfigError::Url { .. }) => {
                 "an address looks like http://127.0.0.1:7420; set REMOTE_DOCKER_URL or --url"
             }
+            Self::Config(ConfigError::Plaintext(_)) => {
+                "write https:// in REMOTE_DOCKER_URL or --url if the server speaks TLS, or bring it to a loopback \
+                 address with `ssh -L`; REMOTE_DOCKER_ALLOW_PLAINTEXT=1 lets it be, where something else \
+                 protects the way"
+            }
+            Self::Config(ConfigError::Ca { .. }) => {
+                "`remote-dockerd ca` on the server's host prints it; --ca and REMOTE_DOCKER_CA take the path of \
+                 the file, the variable also the certificate itself"
+            }
             Self::Config(ConfigError::Read { .. }) => {
                 "is the path right, and may this user read it? --config and --token-file name others"
             }
             Self::Config(ConfigError::Syntax { .. }) => {
-                "it is TOML with the keys url, token or token_file, engine, size, ttl, wait, timeout"
+                "it is TOML with the keys url, ca, allow_plaintext, token or token_file, engine, size, ttl, wait, timeout"
             }
             Self::Config(ConfigError::TwoTokens { .. }) => "keep one of the two",
             Self::Config(ConfigError::BadToken { .. }) => {

@@ -25,6 +25,7 @@ mod server_url;
 mod session;
 mod signals;
 mod ssh;
+mod tls;
 mod transport;
 mod ui;
 mod watch;

@@ -11,6 +11,7 @@ pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:7420";
 /// The address of a server: host, port and the path that its API lies under.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerUrl {
+    is_tls: bool,
     /// Name or address; an IPv6 address stands without brackets.
     host: String,
     port: u16,
@@ -21,9 +22,9 @@ pub(crate) struct ServerUrl {
 /// The text is not the address of a server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerUrlError {
-    #[error("`{0}` is not a URL of the form http://HOST:PORT")]
+    #[error("`{0}` is not a URL of the form https://HOST:PORT")]
     Malformed(String),
-    #[error("the server's URL has the scheme `{0}`, and this version speaks plain `http` only")]
+    #[error("the server's URL has the scheme `{0}`; there are `https` and `http`")]
     Scheme(String),
     // The text is not repeated: it may hold a password.
     #[error("the server's URL holds a user name or a password; a token belongs elsewhere")]
@@ -45,11 +46,12 @@ impl FromStr for ServerUrl {
             return Err(malformed());
         }
         let uri: Uri = text.parse().map_err(|_| malformed())?;
-        match uri.scheme_str() {
-            Some("http") => {}
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             Some(other) => return Err(ServerUrlError::Scheme(other.to_owned())),
             None => return Err(malformed()),
-        }
+        };
         if uri.query().is_some() {
             return Err(ServerUrlError::Query);
         }
@@ -57,6 +59,7 @@ impl FromStr for ServerUrl {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         // Read here, as hyper takes a port that it cannot read for none.
         let port = match authority.strip_prefix(written) {
+            Some("") if is_tls => 443,
             Some("") => 80,
             Some(rest) => rest
                 .strip_prefix(':')
@@ -74,6 +77,7 @@ impl FromStr for ServerUrl {
             return Err(malformed());
         }
         Ok(Self {
+            is_tls,
             host: host.to_owned(),
             port,
             prefix: uri.path().trim_end_matches('/').to_owned(),
@@ -82,6 +86,16 @@ impl FromStr for ServerUrl {
 }
 
 impl ServerUrl {
+    /// Whether it is spoken to in TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// Whether others could read what is sent.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.is_tls && !self.is_loopback()
+    }
+
     /// Name or address to connect to.
     pub(crate) fn host(&self) -> &str {
         &self.host
@@ -118,7 +132,8 @@ impl ServerUrl {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.prefix)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.prefix)
     }
 }
 
@@ -133,6 +148,8 @@ mod tests {
             ("http://build.example", "http://build.example:80"),
             ("http://build.example:8080/", "http://build.example:8080"),
             ("http://[::1]:7420/docker/", "http://[::1]:7420/docker"),
+            ("https://build.example", "https://build.example:443"),
+            ("HTTPS://192.0.2.1:7420", "https://192.0.2.1:7420"),
         ] {
             let url: ServerUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), shown);
@@ -160,7 +177,8 @@ mod tests {
             "http://host#x",
             "http://ho st",
             "http://host\n",
-            "https://host",
+            "https://",
+            "https://host:0",
             "tcp://host:1",
             "http://host?x=1",
             "http://user:secret@host",
@@ -172,15 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_told_from_the_rest() {
-        for (text, loopback) in [
-            ("http://localhost", true),
-            ("http://127.9.9.9", true),
-            ("http://[::1]", true),
-            ("http://192.0.2.1", false),
-            ("http://127.0.0.1.example", false),
+    fn what_others_could_read_is_told_from_the_rest() {
+        for (text, open) in [
+            ("http://localhost", false),
+            ("http://127.9.9.9", false),
+            ("http://[::1]", false),
+            ("https://192.0.2.1", false),
+            ("http://192.0.2.1", true),
+            ("http://127.0.0.1.example", true),
         ] {
-            assert_eq!(text.parse::<ServerUrl>().unwrap().is_loopback(), loopback);
+            assert_eq!(text.parse::<ServerUrl>().unwrap().is_open(), open, "{text}");
         }
     }
 }

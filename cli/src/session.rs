@@ -67,9 +67,9 @@ impl Context {
         for warning in &settings.warnings {
             ui.warn(warning);
         }
-        if !settings.server.is_loopback() {
+        if settings.server.is_open() {
             ui.note(&format!(
-                "note: the token goes to {} unencrypted; a tunnel to a loopback address protects it",
+                "note: the token goes to {} unencrypted, as REMOTE_DOCKER_ALLOW_PLAINTEXT or `allow_plaintext` says",
                 settings.server
             ));
         }

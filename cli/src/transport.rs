@@ -4,6 +4,7 @@
 //! its sending side only and reads on. The server takes that for the client going away, frees the
 //! place and closes; or it had already answered, and then the answer is still read and the caller
 //! learns which lease to give back. Closing the whole connection would leave that open.
+//! With TLS it is the connection below it that is closed so; a server takes that for the same.
 
 use std::cell::OnceCell;
 use std::future::Future;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
+use hyper::rt::{Read, Write};
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -22,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::server_url::ServerUrl;
+use crate::tls::{TlsFailure, Trust};
 
 /// An answer above this many bytes is refused.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -52,6 +55,8 @@ pub(crate) enum Exchange {
 pub(crate) enum TransportError {
     #[error("cannot connect")]
     Connect(#[source] io::Error),
+    #[error("no TLS came about")]
+    Tls(TlsFailure),
     #[error("the connection broke before the answer was complete")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the answer is not HTTP")]
@@ -66,12 +71,13 @@ pub(crate) enum TransportError {
 /// The server cannot be reached, or the connection breaks, or the answer is too large.
 pub(crate) async fn exchange(
     server: &ServerUrl,
+    trust: &Trust,
     request: Request<Full<Bytes>>,
     give_up: impl Future<Output = ()>,
     goodbye: Duration,
 ) -> Result<Exchange, TransportError> {
     let connection = OnceCell::new();
-    let mut answer = pin!(perform(server, request, &connection));
+    let mut answer = pin!(perform(server, trust, request, &connection));
     tokio::select! {
         // An answer that is there wins over a signal that came at the same time.
         biased;
@@ -89,6 +95,7 @@ pub(crate) async fn exchange(
 
 async fn perform(
     server: &ServerUrl,
+    trust: &Trust,
     request: Request<Full<Bytes>>,
     connection: &OnceCell<OwnedFd>,
 ) -> Result<Answer, TransportError> {
@@ -106,7 +113,22 @@ async fn perform(
     // The cell is fresh for each exchange, so this cannot be refused.
     let _ = connection.set(handle);
 
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    if server.is_tls() {
+        let begun = timeout(CONNECT_LIMIT, trust.connect(server.host(), stream)).await;
+        let stream = begun
+            .map_err(|_| TransportError::Connect(io::ErrorKind::TimedOut.into()))?
+            .map_err(TransportError::Tls)?;
+        converse(TokioIo::new(stream), request).await
+    } else {
+        converse(TokioIo::new(stream), request).await
+    }
+}
+
+async fn converse(
+    stream: impl Read + Write + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, TransportError> {
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(stream)
         .await
         .map_err(broken)?;
     // The set ends the driver, and with it the connection, when this future is dropped.

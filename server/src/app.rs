@@ -18,7 +18,7 @@ use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::config::{self, Config, ProjectConfig, Uplink as UplinkChoice};
 use crate::http::{
     ApiState, Catalogue, CatalogueError, EngineOffer, Lines, MOST_STREAMS, Readiness, UnknownOffer,
-    expect_clients_back, router,
+    expect_clients_back,
 };
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig};
@@ -31,6 +31,7 @@ use crate::reconcile::{Offer, Reconciler, Settings, Watching};
 use crate::relay::{Limits, Relay};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::store::{Store, StoreError};
+use crate::tls::{Tls, TlsError};
 use machine_logs::MachineLogs;
 
 pub(crate) use host::{available_memory_mib, disk_reserve_bytes, memory_budget_mib};
@@ -79,6 +80,9 @@ pub enum AppError {
     /// All other tokens.
     #[error("the tokens cannot be used")]
     Tokens(#[from] FileError),
+    /// The API's certificate.
+    #[error("the API cannot speak TLS")]
+    Tls(#[from] TlsError),
     /// The database.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
@@ -144,6 +148,7 @@ pub enum AppError {
     },
 }
 
+mod door;
 mod host;
 mod machine_logs;
 mod report;
@@ -175,6 +180,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let images = read_images(config.images_dir()).await?;
     let catalogue = catalogue(&config, &images)?;
     let clock: Arc<dyn Clock> = Arc::new(SteadyClock::open(&state.clock(), SystemClock));
+    let tls = door::tls_origin(&config, state.path());
+    let tls = tls
+        .map(|origin| Tls::open(origin, clock.wall()))
+        .transpose()?;
     let store = Arc::new(Store::open(&state.database()).await?);
     store.startup().await?;
 
@@ -235,11 +244,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                     stop.clone()
                 },
             };
+            let scheme = if tls.is_some() { "https" } else { "http" };
             tracing::info!(
-                "listening on http://{listen}; the operator's token is in {}",
+                "listening on {scheme}://{listen}; the operator's token is in {}",
                 state.token().display()
             );
-            match serve(Arc::new(api), listener, reconciler, stop).await {
+            match serve(Arc::new(api), listener, tls, reconciler, stop).await {
                 Ok(0) => Ok(()),
                 Ok(machines) if drains => Err(AppError::NotDrained { machines }),
                 // They have been told of; the next start makes it good.
@@ -263,6 +273,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
 async fn serve(
     api: Arc<ApiState>,
     listener: TcpListener,
+    tls: Option<Tls>,
     reconciler: Reconciler,
     stop: CancellationToken,
 ) -> Result<usize, AppError> {
@@ -274,13 +285,8 @@ async fn serve(
         drop(over);
         left
     });
-    crate::http::serve(
-        listener,
-        router(api.clone()),
-        api.stopping.clone(),
-        HTTP_GRACE,
-    )
-    .await;
+    let door = door::open(&api, tls);
+    crate::http::serve(listener, door, api.stopping.clone(), HTTP_GRACE).await;
     api.background.close();
     api.background.wait().await;
     reconciling.await.map_err(|panicked| {

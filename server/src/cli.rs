@@ -36,6 +36,9 @@ pub enum Command {
     Serve,
     /// Read the configuration, report every fault in it, and exit
     CheckConfig,
+    /// Print the certificate of the authority behind the API's own, for clients: `--ca FILE` or
+    /// REMOTE_DOCKER_CA
+    Ca,
     /// Tell what a server needs of this host and does not find; changes nothing
     Doctor(DoctorArgs),
     /// Make, list and take back the tokens that open the API

@@ -26,3 +26,4 @@ pub mod relay;
 pub mod state_dir;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

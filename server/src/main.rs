@@ -40,6 +40,13 @@ fn main() -> ExitCode {
     };
     match command {
         Command::CheckConfig | Command::Doctor(_) => ExitCode::SUCCESS,
+        Command::Ca => match print_ca(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                report(&*error);
+                ExitCode::FAILURE
+            }
+        },
         Command::Token(args) => match manage_tokens(&config, args.command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -70,6 +77,30 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
+}
+
+/// Prints what clients are to trust.
+fn print_ca(config: &Config) -> Result<(), Box<dyn Error>> {
+    if !config.http.speaks_tls() {
+        return Err("the API speaks no TLS with this configuration; see `http.tls.enabled`".into());
+    }
+    if let Some((cert, _)) = config.http.tls_files() {
+        let cert = cert.display();
+        return Err(format!(
+            "the API shows the certificate in {cert}: clients need the authority that signed it, if it is not \
+             one that they trust anyway"
+        )
+        .into());
+    }
+    let path = config.state_dir.join(remote_dockerd::tls::CA_FILE);
+    let pem = std::fs::read(&path).map_err(|error| {
+        format!(
+            "cannot read {}: {error}; the server makes it when it first starts with TLS",
+            path.display()
+        )
+    })?;
+    std::io::stdout().write_all(&pem)?;
+    Ok(())
 }
 
 /// To be called while this process has a single thread.

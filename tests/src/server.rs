@@ -108,10 +108,19 @@ impl Builder {
     /// When it does not become ready.
     #[must_use]
     pub fn start(self) -> TestServer {
+        self.start_until(TestServer::wait_ready)
+    }
+
+    /// Starts the server and waits until it is ready, as `ready` sees it.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start_until(self, ready: impl FnOnce(&mut TestServer)) -> TestServer {
         let (mut server, failpoint) = self.prepare();
         let turn = server.seed.as_ref().map(|seed| seed.plant(&server.state()));
         server.spawn(failpoint.as_deref());
-        server.wait_ready();
+        ready(&mut server);
         if let (Some(seed), Some(turn)) = (&server.seed, turn) {
             seed.harvest(&server.state(), turn);
         }

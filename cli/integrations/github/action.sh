@@ -6,6 +6,7 @@ set -euo pipefail
 cli=$INPUT_CLI
 run=$INPUT_RUN
 if [ -n "$INPUT_URL" ]; then export REMOTE_DOCKER_URL=$INPUT_URL; fi
+if [ -n "$INPUT_CA" ]; then export REMOTE_DOCKER_CA=$INPUT_CA; fi
 if [ -n "$INPUT_TOKEN" ]; then export REMOTE_DOCKER_TOKEN=$INPUT_TOKEN; fi
 # The keys live as long as the job at most: runners empty this folder before and after each.
 export XDG_RUNTIME_DIR=$RUNNER_TEMP

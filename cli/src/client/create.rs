@@ -83,7 +83,7 @@ impl Client {
                 () = sleep(limit) => {}
             }
         };
-        let result = exchange(&self.server, request, end, GOODBYE).await;
+        let result = exchange(&self.server, &self.trust, request, end, GOODBYE).await;
         match (result, why) {
             (Ok(Exchange::GivenUp(late)), Some(reason)) => {
                 let lease = late.and_then(|answer| just_id(&answer));

@@ -7,6 +7,7 @@ use remote_docker_api::{ErrorCode, LeaseId, Problem};
 
 use crate::error::in_options;
 use crate::server_url::ServerUrl;
+use crate::tls::TlsFault;
 
 /// A call had no success.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,12 @@ pub(crate) enum ApiError {
     Unreachable {
         server: ServerUrl,
         source: std::io::Error,
+    },
+    #[error("no secure connection to the server at {server}: {}", insecure(*fault))]
+    Tls {
+        server: ServerUrl,
+        fault: TlsFault,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("the connection to the server at {server} broke before its answer was complete")]
     Broken {
@@ -38,6 +45,23 @@ pub(crate) enum ApiError {
         server: ServerUrl,
         status: StatusCode,
     },
+}
+
+fn insecure(fault: TlsFault) -> &'static str {
+    match fault {
+        TlsFault::Untrusted { pinned: true } => {
+            "its certificate is of another authority than the one that was given"
+        }
+        TlsFault::Untrusted { pinned: false } => {
+            "its certificate is of an authority that this system does not know"
+        }
+        TlsFault::Time => "its certificate is not valid at this time",
+        TlsFault::Name => "its certificate is for other names",
+        TlsFault::NotTls => "it does not speak TLS there",
+        TlsFault::Closed => "it hung up before there was one",
+        TlsFault::NoRoots => "there is no authority to trust",
+        TlsFault::Other => "TLS failed",
+    }
 }
 
 fn refusal(problem: &Problem) -> &'static str {
@@ -69,6 +93,7 @@ impl ApiError {
     pub(super) fn is_loss_of_touch(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } => true,
+            Self::Tls { fault, .. } => *fault == TlsFault::Closed,
             Self::Refused(problem) => problem.code == ErrorCode::NotReady,
             _ => false,
         }
@@ -80,6 +105,7 @@ impl ApiError {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } => true,
             Self::Refused(problem) => problem.status >= 500,
             Self::Status { status, .. } => status.is_server_error(),
+            Self::Tls { fault, .. } => *fault == TlsFault::Closed,
             Self::Unusable { .. } => false,
         }
     }

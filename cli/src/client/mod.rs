@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::{Settings, Token};
 use crate::server_url::ServerUrl;
+use crate::tls::{TlsFailure, Trust};
 use crate::transport::{Answer, Exchange, TransportError, exchange};
 
 /// Pause before a call that failed for the moment is tried again.
@@ -32,6 +33,7 @@ pub(crate) use error::ApiError;
 #[derive(Debug)]
 pub(crate) struct Client {
     server: ServerUrl,
+    trust: Trust,
     token: Token,
     timeout: Duration,
 }
@@ -56,6 +58,7 @@ impl Client {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             server: settings.server.clone(),
+            trust: settings.trust.clone(),
             token: settings.token.clone(),
             timeout: settings.timeout,
         }
@@ -236,7 +239,13 @@ impl Client {
     ) -> Result<Answer, ApiError> {
         let answer = timeout(
             limit,
-            exchange(&self.server, request, pending(), Duration::ZERO),
+            exchange(
+                &self.server,
+                &self.trust,
+                request,
+                pending(),
+                Duration::ZERO,
+            ),
         );
         match answer.await {
             Ok(Ok(Exchange::Answered(answer))) => Ok(answer),
@@ -296,6 +305,11 @@ impl Client {
         let server = self.server.clone();
         match error {
             TransportError::Connect(source) => ApiError::Unreachable { server, source },
+            TransportError::Tls(TlsFailure { fault, source }) => ApiError::Tls {
+                server,
+                fault,
+                source,
+            },
             TransportError::Broken(source) => ApiError::Broken { server, source },
             TransportError::TooLarge => self.unusable("it is larger than 1 MiB", None),
             TransportError::NotHttp(source) => ApiError::Unusable {

@@ -14,8 +14,9 @@ fn in_folder(config: &str) -> (tempfile::TempDir, Environment) {
 
 #[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
-    let (_folder, mut environment) =
-        in_folder("url = 'http://file'\ntoken = 'from-file'\nttl = '90s'\n");
+    let (_folder, mut environment) = in_folder(
+        "url = 'http://file'\nallow_plaintext = true\ntoken = 'from-file'\nttl = '90s'\n",
+    );
     let mut flags = GlobalArgs::default();
 
     let settings = load(&flags, &environment, None).unwrap();
@@ -82,7 +83,7 @@ fn a_token_that_cannot_stand_in_a_header_is_refused_and_not_shown() {
         "two words",
         "line\nbreak",
         "caf\u{e9}",
-        &"x".repeat(5000),
+        &"x".repeat(9000),
     ] {
         let flags = GlobalArgs {
             token: Some(token.to_owned()),

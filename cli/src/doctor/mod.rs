@@ -62,9 +62,13 @@ async fn server(flags: &GlobalArgs, environment: &Environment) -> Vec<Finding> {
             return vec![Finding::failed("server", what).hint(hint)];
         }
         Err(error) => {
-            let server = Finding::failed("server", in_one_line(&error)).hint(
-                "start one there with `remote-dockerd`, or name another with REMOTE_DOCKER_URL or --url",
-            );
+            let server = if matches!(error, ApiError::Tls { .. }) {
+                from_error("server", error.into())
+            } else {
+                Finding::failed("server", in_one_line(&error)).hint(
+                    "start one there with `remote-dockerd`, or name another with REMOTE_DOCKER_URL or --url",
+                )
+            };
             return vec![server, unseen("token", token)];
         }
     };
@@ -74,11 +78,19 @@ async fn server(flags: &GlobalArgs, environment: &Environment) -> Vec<Finding> {
             .iter()
             .map(|warning| Finding::warning("settings", warning)),
     );
-    if !settings.server.is_loopback() {
+    if settings.server.is_tls() {
+        let whom = if settings.trust.is_pinned() {
+            "the authority that was given"
+        } else {
+            "an authority of this system"
+        };
+        let what = format!("TLS, with a certificate of {whom}");
+        findings.push(Finding::ok("encryption", what));
+    } else if settings.server.is_open() {
         let what = format!("the token goes to {name} unencrypted");
         findings.push(
             Finding::warning("encryption", what)
-                .hint("a tunnel to a loopback address, such as `ssh -L`, protects it"),
+                .hint("https://, or a tunnel to a loopback address such as `ssh -L`, protects it"),
         );
     }
     findings.push(readiness(ready));

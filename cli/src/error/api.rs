@@ -4,6 +4,7 @@
 use remote_docker_api::ErrorCode;
 
 use crate::client::ApiError;
+use crate::tls::TlsFault;
 
 pub(super) const TOKEN_HINT: &str = "set REMOTE_DOCKER_TOKEN or --token-file to the server's token; \
     the server writes one into its state folder when it first starts";
@@ -33,7 +34,11 @@ pub(crate) fn in_options(text: &str) -> String {
 pub(super) fn exit_code(error: &ApiError) -> u8 {
     match error {
         ApiError::Unreachable { .. } | ApiError::Broken { .. } | ApiError::Silent { .. } => 69,
-        ApiError::Unusable { .. } => 76,
+        ApiError::Tls {
+            fault: TlsFault::Closed,
+            ..
+        } => 69,
+        ApiError::Unusable { .. } | ApiError::Tls { .. } => 76,
         ApiError::Refused(problem) => match problem.code {
             ErrorCode::Unauthorized => 77,
             ErrorCode::NoCapacity | ErrorCode::NotReady => 69,
@@ -61,6 +66,7 @@ pub(super) fn hints(error: &ApiError) -> Vec<String> {
             "start a server there with `remote-dockerd`, or name another one with \
              REMOTE_DOCKER_URL or --url; `setup-remote-docker doctor` looks for what is in the way"
         }
+        ApiError::Tls { fault, .. } => for_tls(*fault),
         ApiError::Broken { .. } => "the server may have been stopped or restarted; try again",
         ApiError::Silent { .. } => "the server may be overloaded; --timeout gives it longer",
         ApiError::Status { status, .. } if matches!(status.as_u16(), 401 | 403) => TOKEN_HINT,
@@ -79,6 +85,34 @@ pub(super) fn hints(error: &ApiError) -> Vec<String> {
     vec![hint.to_owned()]
 }
 
+fn for_tls(fault: TlsFault) -> &'static str {
+    match fault {
+        TlsFault::Untrusted { pinned: true } => {
+            "is that the server you mean? `remote-dockerd ca` on its host prints the certificate for --ca or \
+             REMOTE_DOCKER_CA; if it is the one you have, somebody is between you and the server"
+        }
+        TlsFault::Untrusted { pinned: false } => {
+            "`remote-dockerd ca` on the server's host prints the certificate of its authority; name that with \
+             --ca or REMOTE_DOCKER_CA"
+        }
+        TlsFault::Time => {
+            "is this machine's clock right? If it is, the server's operator has to renew the certificate"
+        }
+        TlsFault::Name => {
+            "use one of the certificate's names in REMOTE_DOCKER_URL or --url, or let the server's operator \
+             add this one to `http.names`"
+        }
+        TlsFault::NotTls | TlsFault::Closed => {
+            "is the port right, and is it meant to be http:// and not https://?"
+        }
+        TlsFault::NoRoots => {
+            "name the server's authority with --ca or REMOTE_DOCKER_CA, or install this system's, such as \
+             Debian's package ca-certificates"
+        }
+        TlsFault::Other => NOT_OUR_SERVER,
+    }
+}
+
 fn for_code(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::Unauthorized => TOKEN_HINT,
@@ -89,6 +123,7 @@ fn for_code(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::MissingScope => {
             "use a token that was made for this; the server's operator makes one"
         }
+        ErrorCode::TlsRequired => "write https:// in REMOTE_DOCKER_URL or --url",
         ErrorCode::InvalidBody => {
             "the server may be older than this program and not know an option that was given"
         }

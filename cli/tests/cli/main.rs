@@ -26,3 +26,4 @@ mod run_signals;
 mod ssh;
 mod start;
 mod stop;
+mod tls;

@@ -21,6 +21,8 @@ pub enum ErrorCode {
     UnknownProject,
     /// The token is known, but its purpose is another one.
     MissingScope,
+    /// The request came as plain HTTP where the server speaks TLS.
+    TlsRequired,
     /// The body is not the JSON that the call takes.
     InvalidBody,
     /// The body is larger than the call takes.
@@ -94,6 +96,7 @@ impl ErrorCode {
             Self::TokenRevoked => "token_revoked",
             Self::UnknownProject => "unknown_project",
             Self::MissingScope => "missing_scope",
+            Self::TlsRequired => "tls_required",
             Self::InvalidBody => "invalid_body",
             Self::BodyTooLarge => "body_too_large",
             Self::UnknownEngine => "unknown_engine",

@@ -21,7 +21,7 @@ mod tests;
 pub use error::{ConfigError, Fault};
 pub use hypervisor::{AcceleratorChoice, HypervisorConfig};
 pub use lease::LeaseConfig;
-pub use listen::HttpConfig;
+pub use listen::{HttpConfig, TlsConfig};
 pub use log::{LogConfig, LogFormat};
 pub use machines::{LimitsConfig, SizeConfig};
 pub use network::{GuestNetwork, NetworkConfig, Uplink};

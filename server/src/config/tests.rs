@@ -67,7 +67,7 @@ fn a_misspelled_key_is_refused_with_its_line() {
       |
     2 | listen_adress = '127.0.0.1:1'
       | ^^^^^^^^^^^^^
-    unknown field `listen_adress`, expected one of `listen`, `allow_plaintext_on_network`, `max_body_bytes`, `metrics_public`
+    unknown field `listen_adress`, expected one of `listen`, `names`, `tls`, `allow_plaintext_on_network`, `max_body_bytes`, `metrics_public`
     ");
 }
 
@@ -90,12 +90,40 @@ fn values_of_the_wrong_form_are_refused_with_what_is_expected() {
 }
 
 #[test]
-fn the_api_leaves_the_host_only_when_told_so() {
-    assert_eq!(faults("http.listen = '0.0.0.0:7420'"), ["http.listen"]);
-    assert_eq!(faults("http.listen = '[::]:7420'"), ["http.listen"]);
-    let allowed = "http = { listen = '0.0.0.0:7420', allow_plaintext_on_network = true }";
-    assert!(parse(allowed).is_ok());
-    assert!(parse("http.listen = '[::1]:7420'").is_ok());
+fn the_api_speaks_tls_wherever_others_reach_it_unless_told_otherwise() {
+    for (text, speaks) in [
+        ("", false),
+        ("http.listen = '[::1]:7420'", false),
+        ("http.tls.enabled = true", true),
+        ("http.listen = '0.0.0.0:7420'", true),
+        ("http.listen = '[::]:7420'", true),
+        ("http.listen = '192.0.2.1:7420'", true),
+        // Not what the system takes for its own, whatever it is in IPv4.
+        ("http.listen = '[::ffff:127.0.0.1]:7420'", true),
+        (
+            "http = { listen = '0.0.0.0:7420', allow_plaintext_on_network = true }",
+            false,
+        ),
+        (
+            "http = { listen = '0.0.0.0:7420', allow_plaintext_on_network = true, tls.enabled = true }",
+            true,
+        ),
+        (
+            "http = { listen = '0.0.0.0:7420', allow_plaintext_on_network = true, tls.enabled = false }",
+            false,
+        ),
+        ("http.tls = { cert_file = '/c', key_file = '/k' }", true),
+    ] {
+        assert_eq!(parse(text).unwrap().http.speaks_tls(), speaks, "{text}");
+    }
+    let open = "http = { listen = '0.0.0.0:7420', tls.enabled = false }";
+    assert_eq!(faults(open), ["http.tls.enabled"]);
+    assert_eq!(faults("http.tls.cert_file = '/c'"), ["http.tls.key_file"]);
+    assert_eq!(
+        faults("http.tls.key_file = 'k'"),
+        ["http.tls.cert_file", "http.tls.key_file"]
+    );
+    assert_eq!(faults("http.names = ['a', 'https://b']"), ["http.names"]);
 }
 
 #[test]

@@ -20,6 +20,8 @@ const LONGEST_RETRY_AFTER_S: u64 = 600;
 /// Why a request is not served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
+    #[error("this server speaks TLS here, and the request came as plain HTTP")]
+    TlsRequired,
     #[error("the request has no token")]
     NoToken,
     #[error("the token is not good here")]
@@ -113,6 +115,7 @@ impl ApiError {
     fn code(&self) -> (StatusCode, ErrorCode) {
         use ErrorCode as Code;
         match self {
+            Self::TlsRequired => (StatusCode::BAD_REQUEST, Code::TlsRequired),
             Self::NoToken | Self::WrongToken | Self::Refused(Refusal::Unknown) => {
                 (StatusCode::UNAUTHORIZED, Code::Unauthorized)
             }
@@ -180,6 +183,7 @@ impl ApiError {
 
     fn title(code: ErrorCode) -> &'static str {
         match code {
+            ErrorCode::TlsRequired => "TLS is needed",
             ErrorCode::Unauthorized => "A token is needed",
             ErrorCode::TokenExpired => "The token has expired",
             ErrorCode::TokenRevoked => "The token was taken back",
@@ -240,6 +244,10 @@ impl ApiError {
 
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            Self::TlsRequired => {
+                "write `https://` in the address; if a token came with the request, others may have \
+                 read it on the way"
+            }
             Self::NoToken => "send the header `Authorization: Bearer TOKEN`",
             Self::WrongToken | Self::Refused(Refusal::Unknown) => {
                 "check that it was copied whole; the server's operator makes tokens with `remote-dockerd \
@@ -367,7 +375,9 @@ impl IntoResponse for ApiError {
             }
             _ => {}
         }
-        if status == StatusCode::UNAUTHORIZED || matches!(self, Self::Refused(_)) {
+        let has_no_business = status == StatusCode::UNAUTHORIZED
+            || matches!(self, Self::Refused(_) | Self::TlsRequired);
+        if has_no_business {
             // Whoever has no business here need not stay.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

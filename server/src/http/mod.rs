@@ -35,8 +35,8 @@ pub use events::MOST_STREAMS;
 pub use guest_logs::GuestLogs;
 pub use lines::{Lines, expect_clients_back};
 pub use readiness::{Check, Readiness};
-pub use router::router;
-pub use serve::serve;
+pub use router::{router, tls_only};
+pub use serve::{Door, serve};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

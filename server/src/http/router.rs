@@ -50,3 +50,11 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .layer(from_fn_with_state(api.clone(), request::frame))
         .with_state(api)
 }
+
+/// The answer to requests that come as plain HTTP where TLS is spoken.
+pub fn tls_only(api: Arc<ApiState>) -> Router {
+    Router::new()
+        .fallback(|| async { ApiError::TlsRequired })
+        .layer(from_fn_with_state(api.clone(), request::frame))
+        .with_state(api)
+}

@@ -1,5 +1,6 @@
-//! Connections: accepted up to a number, given a time to say what they want and to take the answer,
-//! and ended in good order.
+//! Connections: accepted up to a number, given a time to agree on TLS, to say what they want and to take the
+//! answer, and ended in good order. One that has not agreed on TLS yet holds a place like every other
+//! without a token, and is among the first to lose it.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,8 +10,11 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::places::{Limits, Place, Places};
@@ -22,6 +26,11 @@ const LIMITS: Limits = Limits {
     all: 1024,
     per_peer: 896,
 };
+/// How long a connection may take to agree on TLS, from its first byte to its last.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first byte of every connection that begins with TLS: a record of a handshake. No request of HTTP
+/// begins with it.
+const TLS_HANDSHAKE: u8 = 22;
 /// How long a connection may take to send the head of a request, and may idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take to read an answer.
@@ -34,17 +43,42 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// descriptors. Otherwise it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// What connections are let in to.
+#[derive(Clone)]
+pub struct Door {
+    api: Router,
+    /// With TLS: what it begins with, and who answers those that begin without it.
+    tls: Option<(TlsAcceptor, Router)>,
+}
+
+impl Door {
+    /// Plain HTTP.
+    #[must_use]
+    pub fn plain(api: Router) -> Self {
+        Self { api, tls: None }
+    }
+
+    /// HTTP over TLS; `refusal` answers requests of plain HTTP.
+    #[must_use]
+    pub fn tls(api: Router, config: Arc<ServerConfig>, refusal: Router) -> Self {
+        Self {
+            api,
+            tls: Some((config.into(), refusal)),
+        }
+    }
+}
+
 /// Serves until `stop` is cancelled; then takes no new connections, lets requests under way finish
 /// for at most `grace`, and cuts off the rest.
-pub async fn serve(listener: TcpListener, api: Router, stop: CancellationToken, grace: Duration) {
-    serve_within(LIMITS, listener, api, stop, grace).await;
+pub async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, grace: Duration) {
+    serve_within(LIMITS, listener, door, stop, grace).await;
 }
 
 /// [`serve`] with other limits, for tests.
 pub(super) async fn serve_within(
     limits: Limits,
     listener: TcpListener,
-    api: Router,
+    door: Door,
     stop: CancellationToken,
     grace: Duration,
 ) {
@@ -56,7 +90,7 @@ pub(super) async fn serve_within(
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
             (stream, place) = accept(&listener, &places) => {
-                connections.spawn(attend(stream, place, api.clone(), stop.clone()));
+                connections.spawn(attend(stream, place, door.clone(), stop.clone()));
             }
         }
     }
@@ -72,9 +106,45 @@ pub(super) async fn serve_within(
 }
 
 /// One connection from its beginning to its end.
-async fn attend(stream: TcpStream, place: Place, api: Router, stop: CancellationToken) {
+async fn attend(stream: TcpStream, place: Place, door: Door, stop: CancellationToken) {
+    tokio::select! {
+        biased;
+        () = place.cut.cancelled() => {
+            tracing::debug!("an API connection gives its place to another one");
+        }
+        () = let_in(stream, &place, door, stop) => {}
+    }
+}
+
+async fn let_in(stream: TcpStream, place: &Place, door: Door, stop: CancellationToken) {
+    let api = door.api.layer(Extension(place.trust()));
+    let Some((acceptor, refusal)) = door.tls else {
+        return converse(stream, api, stop).await;
+    };
+    let agreed = stop.run_until_cancelled(tokio::time::timeout(HANDSHAKE_TIMEOUT, async {
+        let mut first = [0];
+        stream.peek(&mut first).await?;
+        if first != [TLS_HANDSHAKE] {
+            return Ok(Err(stream));
+        }
+        acceptor.accept(stream).await.map(Ok)
+    }));
+    match agreed.await {
+        Some(Ok(Ok(Ok(stream)))) => converse(stream, api, stop).await,
+        Some(Ok(Ok(Err(stream)))) => converse(stream, refusal, stop).await,
+        // Theirs to notice, as below.
+        Some(Ok(Err(error))) => tracing::debug!("an API connection agrees on no TLS: {error}"),
+        Some(Err(_)) => tracing::debug!("an API connection took too long to agree on TLS"),
+        None => {}
+    }
+}
+
+/// Answers the requests of one connection.
+async fn converse<S>(stream: S, api: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let stream = WriteDeadline::new(stream, ANSWER_TIMEOUT);
-    let api = api.layer(Extension(place.trust()));
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -92,15 +162,9 @@ async fn attend(stream: TcpStream, place: Place, api: Router, stop: Cancellation
         connection.as_mut().graceful_shutdown();
         connection.await
     };
-    tokio::select! {
-        biased;
-        () = place.cut.cancelled() => {
-            tracing::debug!("an API connection gives its place to another one");
-        }
-        ended = served => if let Err(error) = ended {
-            // Clients that hang up or talk nonsense: theirs to notice.
-            tracing::debug!("an API connection ended early: {error}");
-        }
+    if let Err(error) = served.await {
+        // Clients that hang up or talk nonsense: theirs to notice.
+        tracing::debug!("an API connection ended early: {error}");
     }
 }
 

@@ -31,6 +31,9 @@ pub enum PkiError {
         /// The end asked for, or that of the authority where it is earlier.
         until: OffsetDateTime,
     },
+    /// What should be an authority is none.
+    #[error("that is no authority: {0}")]
+    Authority(&'static str),
     /// A server name that no certificate can carry.
     #[error("`{0}` is not a DNS name")]
     Name(String),
@@ -159,7 +162,7 @@ impl VmCa {
 }
 
 /// What all certificates have in common.
-fn params(
+pub(super) fn params(
     common_name: &str,
     now: OffsetDateTime,
     until: OffsetDateTime,
@@ -186,7 +189,7 @@ fn random_serial() -> Result<SerialNumber, getrandom::Error> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-fn san(name: &SanName) -> Result<SanType, PkiError> {
+pub(super) fn san(name: &SanName) -> Result<SanType, PkiError> {
     match name {
         SanName::Ip(address) => Ok(SanType::IpAddress(*address)),
         SanName::Dns(name) if is_dns_name(name) => name

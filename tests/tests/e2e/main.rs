@@ -7,6 +7,7 @@
 )]
 
 mod activity;
+mod api_tls;
 mod build;
 mod compose;
 mod crash;

@@ -71,6 +71,9 @@ def withServer(Map lease, Closure body) {
     if (lease.url) {
         variables << "REMOTE_DOCKER_URL=${lease.url}".toString()
     }
+    if (lease.ca) {
+        variables << "REMOTE_DOCKER_CA=${lease.ca}".toString()
+    }
     withEnv(variables) {
         if (lease.credentialsId) {
             withCredentials([string(credentialsId: lease.credentialsId, variable: 'REMOTE_DOCKER_TOKEN')]) {
@@ -85,7 +88,7 @@ def withServer(Map lease, Closure body) {
 /** What is wrong with the names of the options, if anything: a typing mistake is no setting. */
 @NonCPS
 static String unknownOptions(Map options) {
-    def known = ['cli', 'credentialsId', 'engine', 'idle', 'labels', 'size', 'ttl', 'url', 'wait']
+    def known = ['ca', 'cli', 'credentialsId', 'engine', 'idle', 'labels', 'size', 'ttl', 'url', 'wait']
     def unknown = options.keySet().collect { it.toString() } - known
     return unknown ? "there is no option ${unknown.join(', ')}; there are ${known.join(', ')}" : null
 }
@@ -95,6 +98,7 @@ static Map clientOptions(Map options) {
     return [
         cli: (options.cli ?: 'setup-remote-docker').toString(),
         url: options.url?.toString(),
+        ca: options.ca?.toString(),
         credentialsId: options.credentialsId?.toString(),
     ]
 }

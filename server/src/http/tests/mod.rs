@@ -13,6 +13,7 @@ mod metrics;
 mod projects;
 mod queue;
 mod reconciler;
+mod tls;
 mod waiting;
 mod wire;
 

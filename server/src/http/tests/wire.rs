@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::places::Limits;
-use super::serve::serve_within;
+use super::serve::{Door, serve_within};
 use super::*;
 
 impl Fixture {
@@ -26,7 +26,7 @@ impl Fixture {
         let task = tokio::spawn(serve_within(
             limits,
             listener,
-            self.router.clone(),
+            Door::plain(self.router.clone()),
             stop,
             grace,
         ));
