@@ -21,7 +21,9 @@ use crate::http::{
     expect_clients_back,
 };
 use crate::hypervisor::template::Templates;
-use crate::hypervisor::{AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig};
+use crate::hypervisor::{
+    AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig, UidChoice,
+};
 use crate::image::{Image, ImageError};
 use crate::lease::{Budget, Policy, PoolKey, Quota};
 use crate::metrics::Metrics;
@@ -309,6 +311,7 @@ async fn reconciler(
     let libvirt = LibvirtConfig {
         uri: config.hypervisor.uri.clone(),
         accelerator: accelerator_choice(config),
+        uids: uid_choice(config),
         ..LibvirtConfig::new(state.path().to_owned())
     };
     let (install, wires) = (store.install_id(), network.wires.clone());
@@ -333,6 +336,15 @@ pub(crate) fn accelerator_choice(config: &Config) -> AcceleratorChoice {
         config::AcceleratorChoice::Auto => AcceleratorChoice::Auto,
         config::AcceleratorChoice::Kvm => AcceleratorChoice::Kvm,
         config::AcceleratorChoice::Tcg => AcceleratorChoice::Tcg,
+    }
+}
+
+/// Which users QEMU is to run as.
+pub(crate) fn uid_choice(config: &Config) -> UidChoice {
+    match config.hypervisor.qemu_uids {
+        config::QemuUids::Auto => UidChoice::Auto,
+        config::QemuUids::Shared => UidChoice::Shared,
+        config::QemuUids::Range { first, last } => UidChoice::Range { first, last },
     }
 }
 

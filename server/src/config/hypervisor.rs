@@ -15,6 +15,56 @@ pub struct HypervisorConfig {
     pub accelerator: AcceleratorChoice,
     /// Whether machines are cloned from templates; without, every machine boots.
     pub templates: bool,
+    /// Which users QEMU runs as.
+    pub qemu_uids: QemuUids,
+}
+
+/// Which users QEMU runs as. In the file: `"auto"`, `"shared"`, or numbers such as `"200000-200999"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum QemuUids {
+    /// One for each machine, out of numbers that nobody gives out.
+    Auto,
+    /// One for all machines.
+    Shared,
+    /// One for each machine, out of these, both ends included.
+    Range {
+        /// The first.
+        first: u32,
+        /// The last.
+        last: u32,
+    },
+}
+
+/// Numbers below belong to the system's own users.
+const FIRST_UID: u32 = 1000;
+
+impl TryFrom<String> for QemuUids {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "auto" => return Ok(Self::Auto),
+            "shared" => return Ok(Self::Shared),
+            _ => {}
+        }
+        let numbers = text.split_once('-').and_then(|(first, last)| {
+            Some((
+                first.trim().parse::<u32>().ok()?,
+                last.trim().parse::<u32>().ok()?,
+            ))
+        });
+        match numbers {
+            // The highest number means "no user".
+            Some((first, last)) if first >= FIRST_UID && first <= last && last < u32::MAX => {
+                Ok(Self::Range { first, last })
+            }
+            _ => Err(format!(
+                "expected \"auto\", \"shared\", or two user ids from {FIRST_UID} on with a hyphen between, \
+                 such as \"200000-200999\""
+            )),
+        }
+    }
 }
 
 /// Which accelerator to use.
@@ -35,12 +85,26 @@ impl Default for HypervisorConfig {
             uri: None,
             accelerator: AcceleratorChoice::Auto,
             templates: true,
+            qemu_uids: QemuUids::Auto,
         }
     }
 }
 
 impl HypervisorConfig {
-    pub(super) fn validate(&self, faults: &mut Faults) {
+    pub(super) fn validate(&self, max_vms: u16, faults: &mut Faults) {
+        if let QemuUids::Range { first, last } = self.qemu_uids
+            && last - first + 1 < u32::from(max_vms)
+        {
+            faults.add(
+                "hypervisor.qemu_uids",
+                format!(
+                    "are {} user ids, fewer than the {max_vms} machines of `limits.max_vms`; \
+                     \"{first}-{}\" is enough",
+                    last - first + 1,
+                    u64::from(first) + u64::from(max_vms) - 1
+                ),
+            );
+        }
         let Some(uri) = &self.uri else { return };
         // Machines, files and taps are on this host: no other one will do.
         if uri != "qemu:///system" {

@@ -19,7 +19,7 @@ mod shutdown;
 mod tests;
 
 pub use error::{ConfigError, Fault};
-pub use hypervisor::{AcceleratorChoice, HypervisorConfig};
+pub use hypervisor::{AcceleratorChoice, HypervisorConfig, QemuUids};
 pub use lease::LeaseConfig;
 pub use listen::{HttpConfig, TlsConfig};
 pub use log::{LogConfig, LogFormat};
@@ -151,7 +151,10 @@ pub fn without_file(overrides: Overrides) -> Config {
 
 impl Config {
     /// Reads a file's text; `path` is only for messages. Values are not checked yet.
-    fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    ///
+    /// # Errors
+    /// When it is no TOML, or has keys that are none of ours.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|source| ConfigError::Syntax {
             path: path.to_owned(),
             source: Box::new(source),
@@ -220,7 +223,7 @@ impl Config {
         projects::validate(&self.projects, &self.sizes, &self.lease, &mut faults);
         self.limits.validate(&mut faults);
         pool::validate(&self.pool, self.limits.max_vms, &mut faults);
-        self.hypervisor.validate(&mut faults);
+        self.hypervisor.validate(self.limits.max_vms, &mut faults);
         self.network.validate(&mut faults);
         self.shutdown.validate(&mut faults);
         self.log.validate(&mut faults);

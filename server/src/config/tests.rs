@@ -81,6 +81,16 @@ fn values_of_the_wrong_form_are_refused_with_what_is_expected() {
         ("network.guest_network = '10.213.1.0/16'", "expected a /16"),
         ("network.uplink = 'bridge'", "expected `veth` or `none`"),
         ("hypervisor.accelerator = 'xen'", "expected one of"),
+        ("hypervisor.qemu_uids = 'root'", "two user ids from 1000"),
+        ("hypervisor.qemu_uids = '0-65535'", "two user ids from 1000"),
+        (
+            "hypervisor.qemu_uids = '5000-4999'",
+            "two user ids from 1000",
+        ),
+        (
+            "hypervisor.qemu_uids = '5000-4294967295'",
+            "two user ids from 1000",
+        ),
         ("lease.max_ttl_s = -1", "expected u32"),
         ("http.listen = 'localhost'", "invalid socket address"),
     ] {
@@ -124,6 +134,15 @@ fn the_api_speaks_tls_wherever_others_reach_it_unless_told_otherwise() {
         ["http.tls.cert_file", "http.tls.key_file"]
     );
     assert_eq!(faults("http.names = ['a', 'https://b']"), ["http.names"]);
+}
+
+#[test]
+fn there_is_a_user_for_each_machine() {
+    let few = "hypervisor.qemu_uids = '5000-5002'\nlimits.max_vms = 4";
+    assert_eq!(faults(few), ["hypervisor.qemu_uids"]);
+    assert!(message(&parse(few).unwrap_err()).contains("\"5000-5003\" is enough"));
+    assert!(parse("hypervisor.qemu_uids = '5000-5003'\nlimits.max_vms = 4").is_ok());
+    assert!(parse("hypervisor.qemu_uids = 'shared'\nlimits.max_vms = 4").is_ok());
 }
 
 #[test]

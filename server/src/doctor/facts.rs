@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub(super) server_runs: bool,
     /// Whether the guests' instructions are carried out by the processor, else why not.
     pub(super) accelerator: Look<Option<String>>,
+    /// Why the QEMUs of all machines run as one user, if they do.
+    pub(super) shared_user: Look<Option<String>>,
     /// What is installed.
     pub(super) versions: Look<Versions>,
     /// The folder of everything that outlives the server.

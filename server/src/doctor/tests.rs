@@ -14,6 +14,7 @@ fn good() -> Facts {
         is_root: true,
         server_runs: false,
         accelerator: Look::Seen(None),
+        shared_user: Look::Seen(None),
         versions: Look::Seen(Versions {
             qemu: "10.0.2".to_owned(),
             libvirt: "11.3.0".to_owned(),
@@ -90,6 +91,7 @@ fn a_bad_host_is_told_everything_at_once() {
         Err(what.to_owned())
     }
     facts.accelerator = Look::Seen(Some("there is no /dev/kvm".to_owned()));
+    facts.shared_user = Look::Seen(Some("`hypervisor.qemu_uids` is `shared`".to_owned()));
     facts.versions = Look::Failed("QEMU 7.2.0 is too old".to_owned());
     facts.state.path_fault = Some("the path is too long".to_owned());
     facts.state.writable = no("/var: Read-only file system");

@@ -18,6 +18,14 @@ pub(super) const METADATA_NAMESPACE: &str = "urn:setup-remote-docker:vm:1";
 /// Name of the memory's backend: the same in a template and its clones.
 const MEMORY: &str = "guest-memory";
 
+/// How libvirt calls devices without the interface of older drivers, which is code of QEMU as well.
+const MODERN: &str = "virtio-non-transitional";
+
+/// Parts of the machine that the guest has no use for: keyboard controller, SATA, system management bus,
+/// the interface of another hypervisor. And the host's kernel is not to look for equal pages among
+/// guests: how long a write takes would tell one what is in another's memory.
+const UNNEEDED: &str = "i8042=off,sata=off,smbus=off,vmport=off,mem-merge=off";
+
 /// The guest agent is `/init` of the initramfs and finds the disk itself. A kernel that panics
 /// reboots at once, which ends the VM.
 const KERNEL_COMMAND_LINE: &str = "quiet console=ttyS0 root=/dev/vda rw panic=-1";
@@ -39,6 +47,8 @@ pub(super) struct DomainPlan<'a> {
     pub(super) accelerator: Accelerator,
     pub(super) spec: &'a VmSpec,
     pub(super) folder: &'a VmFolder,
+    /// Numbers of the user and the group that QEMU runs as.
+    pub(super) user: (u32, u32),
 }
 
 /// Whose domain it is, as its metadata says.
@@ -88,6 +98,7 @@ pub(super) fn layout(accelerator: Accelerator, processor: &str) -> String {
             vcpus: 1,
             memory_mib: 1024,
             address: None,
+            slot: None,
             generation_id: 0,
         };
         digest.update(domain_xml(&DomainPlan {
@@ -95,6 +106,7 @@ pub(super) fn layout(accelerator: Accelerator, processor: &str) -> String {
             accelerator,
             spec: &spec,
             folder: &VmFolder::new(Path::new("/vms"), id),
+            user: (0, 0),
         }));
     }
     format!("{:x}", digest.finalize())[..16].to_owned()
@@ -136,6 +148,12 @@ fn write(xml: &mut String, plan: &DomainPlan<'_>) -> fmt::Result {
     xml.push_str("  <on_reboot>destroy</on_reboot>\n");
     xml.push_str("  <on_crash>destroy</on_crash>\n");
     devices(xml, spec, folder)?;
+    // libvirt changes no owners: see `qemu_user`.
+    let (uid, gid) = plan.user;
+    writeln!(
+        xml,
+        "  <seclabel type='static' model='dac' relabel='no'><label>+{uid}:+{gid}</label></seclabel>"
+    )?;
     command_line(xml, spec)?;
     xml.push_str("</domain>\n");
     Ok(())
@@ -150,7 +168,7 @@ fn devices(xml: &mut String, spec: &VmSpec, folder: &VmFolder) -> fmt::Result {
     // Nothing on the disk is meant to outlive the VM, so nothing is ever flushed.
     writeln!(
         xml,
-        "    <disk type='file' device='disk'>\n      \
+        "    <disk type='file' device='disk' model='{MODERN}'>\n      \
          <driver name='qemu' type='qcow2' cache='unsafe' discard='unmap'/>\n      \
          <source file='{}'/>\n      <target dev='vda' bus='virtio'/>\n      {}\n    </disk>",
         File(&disk),
@@ -160,14 +178,14 @@ fn devices(xml: &mut String, spec: &VmSpec, folder: &VmFolder) -> fmt::Result {
     writeln!(
         xml,
         "    <interface type='ethernet'>\n      <mac address='{mac}'/>\n      \
-         <target dev='{}' managed='no'/>\n      <model type='virtio'/>\n      \
+         <target dev='{}' managed='no'/>\n      <model type='{MODERN}'/>\n      \
          <rom enabled='no'/>\n      {}\n    </interface>",
         Text(&spec.id.tap()),
         Slot::Network
     )?;
     writeln!(
         xml,
-        "    <controller type='virtio-serial' index='0'>{}</controller>",
+        "    <controller type='virtio-serial' index='0' model='{MODERN}'>{}</controller>",
         Slot::Channel
     )?;
     writeln!(
@@ -184,7 +202,7 @@ fn devices(xml: &mut String, spec: &VmSpec, folder: &VmFolder) -> fmt::Result {
     )?;
     writeln!(
         xml,
-        "    <rng model='virtio'>\n      <backend model='random'>/dev/urandom</backend>\n      {}\n    </rng>",
+        "    <rng model='{MODERN}'>\n      <backend model='random'>/dev/urandom</backend>\n      {}\n    </rng>",
         Slot::Random
     )?;
     xml.push_str("    <controller type='usb' model='none'/>\n");
@@ -193,29 +211,35 @@ fn devices(xml: &mut String, spec: &VmSpec, folder: &VmFolder) -> fmt::Result {
     Ok(())
 }
 
-/// What libvirt has no words for: memory in a file of our choice.
+/// What libvirt has no words for: memory in a file of our choice, and a machine without the parts of a
+/// desktop that it comes with. Each part is code of QEMU that a guest can attack.
 fn command_line(xml: &mut String, spec: &VmSpec) -> fmt::Result {
-    let (files, mode) = match &spec.source {
-        Source::Cold => return Ok(()),
+    let memory = match &spec.source {
+        Source::Cold => None,
         // Clones open the file read-only and copy on write, so that none can change what the others
         // see, whatever becomes of its QEMU.
-        Source::Clone(files) => (files, "share=off,readonly=on,rom=off"),
-        Source::Template(files) => (files, "share=on"),
+        Source::Clone(files) => Some((files, "share=off,readonly=on,rom=off")),
+        Source::Template(files) => Some((files, "share=on")),
     };
-    // A comma separates options; a doubled one stands for itself.
-    let path = files.memory.display().to_string().replace(',', ",,");
-    let backend = format!(
-        "memory-backend-file,id={MEMORY},size={}M,mem-path={path},{mode},dump=off",
-        spec.memory_mib
-    );
-    let machine = format!("memory-backend={MEMORY}");
-    let mut arguments = vec!["-object", backend.as_str(), "-machine", machine.as_str()];
+    let mut machine = UNNEEDED.to_owned();
+    let mut arguments = Vec::new();
+    if let Some((files, mode)) = memory {
+        // A comma separates options; a doubled one stands for itself.
+        let path = files.memory.display().to_string().replace(',', ",,");
+        let backend = format!(
+            "memory-backend-file,id={MEMORY},size={}M,mem-path={path},{mode},dump=off,merge=off",
+            spec.memory_mib
+        );
+        arguments.extend(["-object".to_owned(), backend]);
+        let _ = write!(machine, ",memory-backend={MEMORY}");
+    }
+    arguments.extend(["-machine".to_owned(), machine]);
     if matches!(spec.source, Source::Clone(_)) {
-        arguments.extend(["-incoming", "defer"]);
+        arguments.extend(["-incoming", "defer"].map(str::to_owned));
     }
     xml.push_str("  <qemu:commandline>\n");
     for argument in arguments {
-        writeln!(xml, "    <qemu:arg value='{}'/>", Text(argument))?;
+        writeln!(xml, "    <qemu:arg value='{}'/>", Text(&argument))?;
     }
     xml.push_str("  </qemu:commandline>\n");
     Ok(())

@@ -1,5 +1,5 @@
-//! The folder of a VM: everything of it that is not on the network. QEMU's user may enter and read
-//! it but not write to it; what QEMU writes are files that stand ready. Others see nothing.
+//! The folder of a VM: everything of it that is not on the network. QEMUs may pass through it but not
+//! list it or write to it; what a QEMU writes are files of its user that stand ready. Others see nothing.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions};
@@ -55,7 +55,7 @@ impl VmFolder {
             .mode(0o700)
             .create(&self.0)
             .map_err(failed)?;
-        user.let_group_in(&self.0, 0o750).map_err(failed)
+        user.let_group_in(&self.0, 0o710).map_err(failed)
     }
 
     /// Removes the folder with everything in it, if it is there.

@@ -37,6 +37,7 @@ use super::disk::Disks;
 use super::folder::VmFolder;
 use super::qemu_user::QemuUser;
 use super::tail;
+use super::uids::Uids;
 use super::{
     Channel, HostFacts, Hypervisor, HypervisorError, Observed, StartReport, TemplateFiles, VmSpec,
 };
@@ -44,7 +45,7 @@ use crate::ids::{InstallId, VmId};
 use crate::network::Wires;
 
 pub use open::LibvirtConfig;
-pub(super) use open::{check_path as check_state_path, kvm_device};
+pub(super) use open::{check_path as check_state_path, choose_runners, kvm_device};
 
 /// QEMU and libvirt on this host.
 #[derive(Debug, Clone)]
@@ -57,7 +58,12 @@ pub struct Libvirt {
 struct Host {
     install: InstallId,
     facts: HostFacts,
+    /// The user that QEMUs run as if they have none of their own.
     user: QemuUser,
+    /// A user that clones may run as; all of them have its group.
+    usual: QemuUser,
+    /// Which user each runs as.
+    uids: Uids,
     /// Folder of the VMs' folders.
     vms: PathBuf,
     /// Where libvirt notes process ids, if it runs in this process.
@@ -75,6 +81,15 @@ struct Host {
 impl Host {
     fn folder(&self, vm: VmId) -> VmFolder {
         VmFolder::new(&self.vms, vm)
+    }
+
+    /// The user that the VM's QEMU runs as.
+    fn user_of(&self, spec: &VmSpec) -> Result<QemuUser, HypervisorError> {
+        let id = match spec.slot {
+            Some(slot) => self.uids.of(slot)?,
+            None => None,
+        };
+        Ok(id.map_or_else(|| self.user.clone(), |id| self.usual.with_id(id)))
     }
 
     /// What the VM's QEMU said, if libvirt runs in this process and so keeps it where we know.

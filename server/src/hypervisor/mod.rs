@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::ids::VmId;
+use crate::ids::{Slot, VmId};
 
 pub use accelerator::AcceleratorChoice;
 pub use error::HypervisorError;
 pub use libvirt::{Libvirt, LibvirtConfig};
+pub use uids::UidChoice;
 
 mod accelerator;
 mod disk;
@@ -29,6 +30,7 @@ pub mod sim;
 mod tail;
 pub mod template;
 pub mod trial;
+mod uids;
 mod version;
 
 /// Starts, copies and destroys virtual machines, with their wires, disks and channels.
@@ -211,6 +213,9 @@ pub struct VmSpec {
     /// The guest's address, for the route to its tap; a template in the making has none and gets no
     /// wire that leads anywhere.
     pub address: Option<Ipv4Addr>,
+    /// Its slot, which decides what user QEMU runs as; a template in the making has none and runs as the
+    /// user that all share.
+    pub slot: Option<Slot>,
     /// A fresh VM generation id; the guest's kernel reseeds its random numbers when it changes.
     pub generation_id: u128,
 }

@@ -50,6 +50,41 @@ impl QemuUser {
         })
     }
 
+    /// A user of this number, who needs no name, in one of this one's groups and no other: libvirt knows the
+    /// groups of users with a name only.
+    pub(super) fn alone(&self, id: u32, group: Gid) -> Self {
+        Self {
+            uid: Uid::from_raw(id),
+            gid: group,
+            groups: vec![group],
+            ..self.clone()
+        }
+    }
+
+    /// Another user in the same groups.
+    pub(super) fn with_id(&self, id: u32) -> Self {
+        Self {
+            uid: Uid::from_raw(id),
+            ..self.clone()
+        }
+    }
+
+    /// The groups that QEMU may run in, the preferred one first.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Gid> {
+        let others = self.groups.iter().filter(|group| **group != self.gid);
+        std::iter::once(self.gid).chain(others.copied())
+    }
+
+    /// Whether the group already reads what is [`Self::let_group_in`] to it.
+    pub(super) fn is_group_of(&self, data: &std::fs::Metadata) -> bool {
+        std::os::unix::fs::MetadataExt::gid(data) == self.gid.as_raw()
+    }
+
+    /// Its number and that of its group, as libvirt is told them.
+    pub(super) fn ids(&self) -> (u32, u32) {
+        (self.uid.as_raw(), self.gid.as_raw())
+    }
+
     /// Makes the file QEMU's own.
     ///
     /// # Errors

@@ -10,6 +10,8 @@
 //! A folder is called `<generation>.building` until everything in it is complete, and is never
 //! changed after it got its name: clones map its memory and read through to its disk.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +91,7 @@ fn machine(accelerator: Accelerator, vcpus: u32, memory_mib: u32) -> String {
         vcpus,
         memory_mib,
         address: None,
+        slot: None,
         generation_id: 0,
     };
     let text = domain_xml(&DomainPlan {
@@ -96,6 +99,7 @@ fn machine(accelerator: Accelerator, vcpus: u32, memory_mib: u32) -> String {
         accelerator,
         spec: &spec,
         folder: &VmFolder::new(nowhere, id),
+        user: (0, 0),
     });
     short_digest(text.as_bytes())
 }
@@ -211,6 +215,7 @@ impl Templates {
             vcpus: key.vcpus,
             memory_mib: key.memory_mib,
             address: None,
+            slot: None,
             generation_id,
         };
         let made = async {
@@ -253,7 +258,9 @@ impl Templates {
         };
         let text = serde_json::to_vec_pretty(&description).map_err(TemplateError::Description)?;
         let path = building.join(DESCRIPTION);
-        std::fs::write(&path, text).map_err(|source| file_error("write", &path, source))?;
+        std::fs::write(&path, text)
+            .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o600)))
+            .map_err(|source| file_error("write", &path, source))?;
         // A host that loses power must not come back with a complete-looking template of zeros.
         for path in [&files.memory, &files.device_state, &files.disk, &path] {
             std::fs::File::open(path)

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::accelerator::{self, AcceleratorChoice};
 use super::folder::file_error;
-use super::libvirt::{Libvirt, LibvirtConfig, check_state_path, kvm_device};
+use super::libvirt::{Libvirt, LibvirtConfig, check_state_path, choose_runners, kvm_device};
 use super::qemu_user::QemuUser;
+use super::uids::{UidChoice, Uids};
 use super::version::{self, Version};
 use super::{Accelerator, HypervisorError};
 use crate::ids::InstallId;
@@ -27,24 +28,47 @@ pub struct Versions {
     pub libvirt_needed: Option<String>,
 }
 
-/// The user that QEMU runs as, looked up on this host.
+/// A user that QEMU may run as, looked up on this host.
 #[derive(Debug)]
-pub struct Runner(QemuUser);
+pub struct Runner {
+    user: QemuUser,
+    /// The user whose group it has.
+    base: QemuUser,
+    /// Why all machines have the same user although each should have its own.
+    shared: Option<String>,
+}
 
 impl Runner {
-    /// Looks the usual user up.
+    /// Looks the usual user up and gives it the rights that the QEMU of a machine will have.
     ///
     /// # Errors
-    /// When there is no such user or group.
-    pub fn find() -> Result<Self, HypervisorError> {
+    /// When there is no such user or group, or the user ids of the configuration are not there.
+    pub fn find(uids: UidChoice, choice: AcceleratorChoice) -> Result<Self, HypervisorError> {
         let usual = LibvirtConfig::new(PathBuf::new());
-        QemuUser::find(&usual.qemu_user, &usual.qemu_group).map(Self)
+        let user = QemuUser::find(&usual.qemu_user, &usual.qemu_group)?;
+        // An accelerator that cannot be had is a finding of its own.
+        let accelerator =
+            accelerator_of(choice, &user).map_or(Accelerator::Tcg, |(found, _)| found);
+        let runners = choose_runners(&user, uids, InstallId::from_bits(0), accelerator)?;
+        let why = || "`hypervisor.qemu_uids` is `shared`".to_owned();
+        let shared = runners.warning.unwrap_or_else(why);
+        Ok(Self {
+            shared: (runners.uids == Uids::Shared).then_some(shared),
+            user: runners.usual,
+            base: user,
+        })
+    }
+
+    /// Why all machines have the same user, if they have.
+    #[must_use]
+    pub fn is_shared(&self) -> Option<&str> {
+        self.shared.as_deref()
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.user.name
     }
 
     /// How its guests' instructions would be carried out, and why slowly if so.
@@ -55,11 +79,7 @@ impl Runner {
         &self,
         choice: AcceleratorChoice,
     ) -> Result<(Accelerator, Option<String>), HypervisorError> {
-        let path = Path::new("/proc/cpuinfo");
-        let cpuinfo =
-            std::fs::read_to_string(path).map_err(|error| file_error("read", path, error))?;
-        let chosen = accelerator::choose(choice, &cpuinfo, kvm_device(&self.0)?, &self.0.name)?;
-        Ok((chosen.accelerator, chosen.warning))
+        accelerator_of(choice, &self.base)
     }
 
     /// The first folder on the way to `path`, itself included, that the user cannot pass through.
@@ -67,7 +87,7 @@ impl Runner {
     /// # Errors
     /// For a caller who is not root.
     pub fn first_closed(&self, path: &Path) -> io::Result<Option<PathBuf>> {
-        self.0.first_closed(path)
+        self.user.first_closed(path)
     }
 
     /// Whether the user may not read the file.
@@ -75,8 +95,18 @@ impl Runner {
     /// # Errors
     /// For a caller who is not root.
     pub fn may_not_read(&self, path: &Path) -> io::Result<bool> {
-        self.0.is_denied(path, false)
+        self.user.is_denied(path, false)
     }
+}
+
+fn accelerator_of(
+    choice: AcceleratorChoice,
+    user: &QemuUser,
+) -> Result<(Accelerator, Option<String>), HypervisorError> {
+    let path = Path::new("/proc/cpuinfo");
+    let cpuinfo = std::fs::read_to_string(path).map_err(|error| file_error("read", path, error))?;
+    let chosen = accelerator::choose(choice, &cpuinfo, kvm_device(user)?, &user.name)?;
+    Ok((chosen.accelerator, chosen.warning))
 }
 
 /// Checks that libvirt can work with a state folder of this path, whether it is there or not.

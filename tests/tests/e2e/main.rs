@@ -8,8 +8,10 @@
 
 mod activity;
 mod api_tls;
+mod attack;
 mod build;
 mod compose;
+mod confinement;
 mod crash;
 mod docker;
 mod doctor;

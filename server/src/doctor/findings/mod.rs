@@ -12,7 +12,11 @@ use crate::hypervisor::trial::Versions;
 /// All findings about a host, in the order in which a server would stumble; `has_uplink` tells whether guests
 /// are to reach the Internet.
 pub(super) fn judge(facts: &Facts, has_uplink: bool) -> Vec<Finding> {
-    let mut findings = vec![root(facts.is_root), accelerator(&facts.accelerator)];
+    let mut findings = vec![
+        root(facts.is_root),
+        accelerator(&facts.accelerator),
+        users(&facts.shared_user),
+    ];
     findings.extend(versions(&facts.versions));
     findings.extend(state(&facts.state, facts.server_runs));
     findings.extend(images(&facts.images));
@@ -50,6 +54,19 @@ fn accelerator(fact: &Look<Option<String>>) -> Finding {
     look(NAME, fact, |slow| match slow {
         None => Finding::ok(NAME, "the processor carries out what guests do (KVM)"),
         Some(why) => Finding::warning(NAME, why),
+    })
+}
+
+fn users(fact: &Look<Option<String>>) -> Finding {
+    const NAME: &str = "qemu users";
+    look(NAME, fact, |shared| {
+        match shared {
+        None => Finding::ok(NAME, "the QEMU of each machine runs as a user of its own"),
+        Some(why) => Finding::warning(NAME, format!("all machines share one: {why}")).hint(
+            "a guest that breaks out of its QEMU reaches the disks and the memory of the others: set \
+             `hypervisor.qemu_uids`",
+        ),
+    }
     })
 }
 

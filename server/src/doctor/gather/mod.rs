@@ -20,7 +20,7 @@ use crate::network::Trial;
 pub(super) async fn gather(config: &Config) -> Facts {
     let is_root = nix::unistd::geteuid().is_root();
     let runner = if is_root {
-        Runner::find()
+        Runner::find(app::uid_choice(config), app::accelerator_choice(config))
             .map_err(|error| in_one_line(&error))
             .map_or_else(Look::Failed, Look::Seen)
     } else {
@@ -40,6 +40,8 @@ pub(super) async fn gather(config: &Config) -> Facts {
             let chosen = runner.accelerator(app::accelerator_choice(config));
             chosen.map(|(_, slow)| slow)
         }),
+        shared_user: runner
+            .then(|runner| Ok::<_, std::io::Error>(runner.is_shared().map(str::to_owned))),
         versions,
         state: state(&config.state_dir, &runner),
         images,

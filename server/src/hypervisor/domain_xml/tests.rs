@@ -16,6 +16,7 @@ fn spec(source: Source) -> VmSpec {
         vcpus: 2,
         memory_mib: 1024,
         address: None,
+        slot: None,
         generation_id: 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef,
     }
 }
@@ -30,6 +31,7 @@ fn xml(accelerator: Accelerator, spec: &VmSpec) -> String {
         accelerator,
         spec,
         folder: &VmFolder::new(&PathBuf::from("/state/vms"), spec.id),
+        user: (1_879_048_192, 1_879_048_193),
     })
 }
 

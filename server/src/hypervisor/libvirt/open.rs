@@ -23,6 +23,7 @@ use crate::hypervisor::disk::Disks;
 use crate::hypervisor::domain_xml;
 use crate::hypervisor::folder::file_error;
 use crate::hypervisor::qemu_user::QemuUser;
+use crate::hypervisor::uids::{self, UidChoice, Uids};
 use crate::hypervisor::version::{self, Version};
 use crate::hypervisor::{Accelerator, HostFacts, HypervisorError};
 use crate::ids::InstallId;
@@ -44,10 +45,12 @@ pub struct LibvirtConfig {
     pub uri: Option<String>,
     /// How guests' instructions are to be carried out.
     pub accelerator: AcceleratorChoice,
-    /// The user that QEMU runs as.
+    /// The user that QEMU runs as where not each has one of its own.
     pub qemu_user: String,
-    /// The group that QEMU runs as. Its members can read templates.
+    /// Its group, to which every QEMU belongs. Its members can read templates.
     pub qemu_group: String,
+    /// Which user each QEMU runs as.
+    pub uids: UidChoice,
 }
 
 impl LibvirtConfig {
@@ -60,6 +63,7 @@ impl LibvirtConfig {
             accelerator: AcceleratorChoice::Auto,
             qemu_user: "libvirt-qemu".to_owned(),
             qemu_group: "libvirt-qemu".to_owned(),
+            uids: UidChoice::Auto,
         }
     }
 }
@@ -83,6 +87,7 @@ impl Libvirt {
             accelerator,
             qemu_user,
             qemu_group,
+            uids,
         } = config;
         if !nix::unistd::geteuid().is_root() {
             return Err(HypervisorError::Unsuitable(
@@ -94,7 +99,6 @@ impl Libvirt {
         check_path(&state)?;
         let vms = state.join("vms");
         make_folder(&vms, 0o711)?;
-        check_way(&user, &vms)?;
 
         let cpuinfo = read("/proc/cpuinfo")?;
         let device = kvm_device(&user)?;
@@ -102,6 +106,15 @@ impl Libvirt {
         if let Some(warning) = &chosen.warning {
             tracing::warn!("{warning}");
         }
+        let Runners {
+            uids,
+            usual,
+            warning,
+        } = choose_runners(&user, uids, install, chosen.accelerator)?;
+        if let Some(warning) = warning {
+            tracing::warn!("{warning}");
+        }
+        check_way(&usual, &vms)?;
         let embedded = uri.is_none();
         let mut setup = Setup {
             namespace: namespace.clone(),
@@ -109,15 +122,16 @@ impl Libvirt {
             embedded,
             instead_of_kvm: None,
         };
-        let (mut run, mut logs) = (None, None);
+        let (mut run, mut logs, mut given) = (None, None, Vec::new());
         let ends = Arc::<Ends>::default();
         if embedded {
-            let root = prepare_embedded(&state, &user, &ends)?;
+            let root = prepare_embedded(&state, &user, &usual, &ends)?;
             setup.uri = embedded_uri(&root);
             if chosen.accelerator == Accelerator::Tcg && device != KvmDevice::Missing {
                 setup.instead_of_kvm = Some(make_closed_file(&root.join("no-kvm"))?);
             }
             run = Some(root.join("run/qemu"));
+            given = GIVEN_TO_QEMU.map(|folder| root.join(folder)).to_vec();
             logs = Some(root.join("log/qemu"));
         }
         let threads = Threads::start(setup).await.map_err(explain)?;
@@ -130,8 +144,8 @@ impl Libvirt {
             .await
             .map_err(explain)?;
         version::check_qemu(qemu_version)?;
-        if let Some(run) = &run {
-            take_from_qemu(run)?;
+        for folder in given.iter().filter(|folder| folder.is_dir()) {
+            take_from_qemu(folder, &usual)?;
         }
         let facts = HostFacts {
             accelerator: chosen.accelerator,
@@ -149,6 +163,8 @@ impl Libvirt {
                 install,
                 facts,
                 user,
+                usual,
+                uids,
                 vms,
                 run,
                 logs,
@@ -163,10 +179,58 @@ impl Libvirt {
     }
 }
 
+/// Who QEMUs run as.
+pub(in crate::hypervisor) struct Runners {
+    pub(in crate::hypervisor) uids: Uids,
+    /// One of them, to ask what they may do: their groups are the same.
+    pub(in crate::hypervisor) usual: QemuUser,
+    /// What is to be said about it.
+    pub(in crate::hypervisor) warning: Option<String>,
+}
+
+/// Decides who QEMUs run as on this host. `user` is the one whose groups they share.
+///
+/// # Errors
+/// When the ids that are asked for are not there.
+pub(in crate::hypervisor) fn choose_runners(
+    user: &QemuUser,
+    choice: UidChoice,
+    install: InstallId,
+    accelerator: Accelerator,
+) -> Result<Runners, HypervisorError> {
+    let map = read("/proc/self/uid_map")?;
+    let (uids, warning) = uids::choose(choice, install, &map)?;
+    let shared = |warning| Runners {
+        uids: Uids::Shared,
+        usual: user.clone(),
+        warning,
+    };
+    let Some(id) = uids.any() else {
+        return Ok(shared(warning));
+    };
+    for group in user.groups() {
+        let usual = user.alone(id, group);
+        if accelerator == Accelerator::Tcg || kvm_device(&usual)? == KvmDevice::Usable {
+            return Ok(Runners {
+                uids,
+                usual,
+                warning,
+            });
+        }
+    }
+    Ok(shared(Some(format!(
+        "only the user {} and none of its groups may open /dev/kvm, so all QEMUs run as that user, and a \
+         guest that breaks out of its own reaches the others: give it to a group of this user, for example \
+         with `chgrp kvm /dev/kvm && chmod g+rw /dev/kvm`",
+        user.name
+    ))))
+}
+
 /// Makes the folder of the embedded libvirt and its configuration.
 fn prepare_embedded(
     state: &Path,
     user: &QemuUser,
+    usual: &QemuUser,
     ends: &Arc<Ends>,
 ) -> Result<PathBuf, HypervisorError> {
     static OPENED: AtomicBool = AtomicBool::new(false);
@@ -179,6 +243,10 @@ fn prepare_embedded(
     let etc = root.join("etc");
     make_folder(&root, 0o711)?;
     make_folder(&etc, 0o700)?;
+    // QEMUs may pass through to their files in it, and nobody else: libvirt's own folders below are open.
+    usual
+        .let_group_in(&root, 0o710)
+        .map_err(|error| file_error("protect", &root, error))?;
     let path = etc.join("qemu.conf");
     fs::write(&path, qemu_conf(&user.name, &user.group))
         .map_err(|error| file_error("write", &path, error))?;
@@ -198,10 +266,12 @@ group = "{group}"
 # The server sets owners itself; libvirt would change those of the image as well.
 dynamic_ownership = 0
 remember_owner = 0
-# QEMU is held by its user, its seccomp filter and its network namespace. Profiles of AppArmor and
+# Each QEMU is held by a user of its own, its seccomp filter and its network namespace. Profiles of AppArmor and
 # SELinux would have to be taught the memory files of templates first.
 security_driver = "none"
 seccomp_sandbox = 1
+# A core dump would hold what QEMU knows of the guest.
+max_core = 0
 # There is no virtlogd.
 stdio_handler = "file"
 # A /dev of its own for each VM takes several processes to make, and cannot be made at all where
@@ -282,10 +352,10 @@ fn check_way(user: &QemuUser, vms: &Path) -> Result<(), HypervisorError> {
         .first_closed(vms)
         .map_err(|error| file_error("walk as QEMU's user to", vms, error))?;
     let Some(closed) = closed else { return Ok(()) };
-    let (name, path) = (&user.name, closed.display());
+    let (group, path) = (&user.group, closed.display());
     Err(HypervisorError::Unsuitable(format!(
-        "user {name}, which QEMU runs as, cannot pass through {path}: allow it with `setfacl -m \
-         u:{name}:x {path}` or `chmod o+x {path}`, or choose another folder with `--state-dir`"
+        "QEMU, which runs in the group {group}, cannot pass through {path}: allow it with `setfacl -m \
+         g:{group}:x {path}` or `chmod o+x {path}`, or choose another folder with `--state-dir`"
     )))
 }
 
@@ -313,12 +383,15 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), HypervisorError> {
         .map_err(|error| file_error("create", path, error))
 }
 
-/// Makes a folder of libvirt's root's alone. libvirt gives the one with its notes on running VMs, which
-/// root reads and believes at the next start, to QEMU's user: one that broke out of its VM could
-/// replace them. QEMU itself needs no more than the folders in it, which stay as they are.
-fn take_from_qemu(path: &Path) -> Result<(), HypervisorError> {
-    std::os::unix::fs::lchown(path, Some(0), Some(0))
-        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
+/// Folders of libvirt that it gives to QEMU's user when it is opened. In the first are its notes on running
+/// VMs, which root reads and believes at the next start; in the second the folder of each VM.
+const GIVEN_TO_QEMU: [&str; 3] = ["run/qemu", "lib/qemu", "run/qemu/dbus"];
+
+/// Makes a folder of libvirt's root's alone: whoever broke out of a VM could replace what is in it. QEMUs may
+/// pass through, to the folders in it that are theirs; nobody else may.
+fn take_from_qemu(path: &Path, usual: &QemuUser) -> Result<(), HypervisorError> {
+    usual
+        .let_group_in(path, 0o710)
         .map_err(|error| file_error("protect", path, error))
 }
 

@@ -15,6 +15,7 @@ use super::{Host, LibvirtError, blocking, destroy, monitor, observe};
 use crate::hypervisor::disk::says_disk_full;
 use crate::hypervisor::domain_xml::{DomainPlan, Owner, domain_xml};
 use crate::hypervisor::folder::{VmFolder, create_for_qemu, file_error};
+use crate::hypervisor::qemu_user::QemuUser;
 use crate::hypervisor::{HypervisorError, Source, StartReport, Step, TemplateFiles, VmSpec};
 use crate::ids::VmId;
 
@@ -77,7 +78,7 @@ pub(super) async fn snapshot(
         .await?;
     destroy::end(host, vm).await?;
     host.wires.detach(vm).await?;
-    let (user, files) = (host.user.clone(), template.clone());
+    let (user, files) = (host.usual.clone(), template.clone());
     blocking("protect the template", move || {
         // Clones read them and can do no more.
         for path in [&files.memory, &files.device_state, &files.disk] {
@@ -147,7 +148,8 @@ async fn wire(host: &Host, spec: &VmSpec) -> Result<(), HypervisorError> {
 }
 
 async fn files(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<(), HypervisorError> {
-    let (own, user, source) = (folder.clone(), host.user.clone(), spec.source.clone());
+    let runner = host.user_of(spec)?;
+    let (own, user, source) = (folder.clone(), runner.clone(), spec.source.clone());
     let memory = u64::from(spec.memory_mib) << 20;
     blocking("make the VM's folder", move || {
         own.create(&user)?;
@@ -157,10 +159,13 @@ async fn files(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<(), Hype
             create_for_qemu(&files.memory, memory, &user)?;
             create_for_qemu(&files.device_state, 0, &user)?;
         }
+        if let Source::Clone(files) = &source {
+            let_in(files, &user)?;
+        }
         Ok(())
     })
     .await?;
-    let (disks, user, image) = (&host.disks, &host.user, &spec.image.disk);
+    let (disks, user, image) = (&host.disks, &runner, &spec.image.disk);
     match &spec.source {
         Source::Cold => disks.overlay(image, &folder.disk(), user).await,
         Source::Template(files) => disks.overlay(image, &files.disk, user).await,
@@ -169,6 +174,18 @@ async fn files(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<(), Hype
             disks.overlay_of_template(&files.disk, &disk, user).await
         }
     }
+}
+
+/// Opens a template to the group that clones have now, if it was made when they had another.
+fn let_in(files: &TemplateFiles, user: &QemuUser) -> Result<(), HypervisorError> {
+    for path in [&files.memory, &files.device_state, &files.disk] {
+        let data = std::fs::metadata(path).map_err(|error| file_error("read", path, error))?;
+        if !user.is_group_of(&data) {
+            user.let_group_in(path, 0o440)
+                .map_err(|error| file_error("protect", path, error))?;
+        }
+    }
+    Ok(())
 }
 
 fn demand_room(path: &Path, bytes: u64) -> Result<(), HypervisorError> {
@@ -185,6 +202,7 @@ async fn run(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<Vec<Step>,
         accelerator: host.facts.accelerator,
         spec,
         folder,
+        user: host.user_of(spec)?.ids(),
     });
     let (vm, notes, ends) = (spec.id, host.run.clone(), Arc::clone(&host.ends));
     let state = match &spec.source {
@@ -258,22 +276,23 @@ async fn explain(host: &Host, spec: &VmSpec, error: HypervisorError) -> Hypervis
         paths.extend([files.memory.clone(), files.device_state.clone()]);
         paths.push(files.disk.clone());
     }
-    let user = host.user.clone();
+    let user = host.user_of(spec).unwrap_or_else(|_| host.user.clone());
+    let runner = user.clone();
     let denied = blocking("look for files that QEMU cannot read", move || {
-        let denied = |path: &PathBuf| user.is_denied(path, false).unwrap_or(false);
+        let denied = |path: &PathBuf| runner.is_denied(path, false).unwrap_or(false);
         Ok(paths.into_iter().find(denied))
     });
     match denied.await {
         Ok(Some(path)) => {
-            let name = &host.user.name;
-            let folder = host.user.first_closed(&path).ok().flatten();
+            let group = &host.user.group;
+            let folder = user.first_closed(&path).ok().flatten();
             let (closed, right) = match &folder {
                 Some(folder) if *folder != path => (folder.display(), "x"),
                 _ => (path.display(), "r"),
             };
             HypervisorError::Unsuitable(format!(
-                "user {name}, which QEMU runs as, cannot read {}: allow it with `setfacl -m \
-                 u:{name}:{right} {closed}`, or keep the file elsewhere",
+                "QEMU, which runs in the group {group}, cannot read {}: allow it with `setfacl -m \
+                 g:{group}:{right} {closed}`, or keep the file elsewhere",
                 path.display()
             ))
         }

@@ -17,6 +17,7 @@ fn spec(id: u64) -> VmSpec {
         vcpus: 1,
         memory_mib: 1024,
         address: Some(Ipv4Addr::LOCALHOST),
+        slot: None,
         generation_id: 1,
     }
 }

@@ -50,6 +50,7 @@ async fn run(
         vcpus: offer.vcpus,
         memory_mib: offer.memory_mib,
         address: Some(vm.slot.address(context.settings.guest_network)),
+        slot: Some(vm.slot),
         generation_id: u128::from_ne_bytes(generation_id),
     };
     let starting = context.advance(&vm, VmPhase::Starting).await;

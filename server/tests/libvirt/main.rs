@@ -9,126 +9,24 @@
     reason = "helpers of a test fail it"
 )]
 
+mod bench;
+mod confinement;
+
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{Call, FromGuest, LineDecoder, Reply, Request, VERSION, encode};
 use remote_dockerd::hypervisor::{
-    Hypervisor, HypervisorError, ImageFiles, Libvirt, LibvirtConfig, Observed, Source,
-    TemplateFiles, VmSpec,
+    Hypervisor, HypervisorError, Libvirt, Observed, Source, TemplateFiles,
 };
-use remote_dockerd::ids::{InstallId, VmId};
-use remote_dockerd::network::{Namespace, Wires};
+use remote_dockerd::ids::VmId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use virt::connect::Connect;
 use virt::domain::Domain;
 
-/// A host with nothing on it, in a folder and a namespace of its own.
-struct Bench {
-    state: tempfile::TempDir,
-    install: InstallId,
-    image: ImageFiles,
-    libvirt: Libvirt,
-}
-
-impl Bench {
-    async fn open() -> Self {
-        let images = std::env::vars_os()
-            .find(|(name, _)| name == "E2E_IMAGES_DIR")
-            .map_or_else(
-                || PathBuf::from("/var/cache/setup-remote-docker/images"),
-                |(_, value)| value.into(),
-            );
-        let image = images.join("trixie");
-        assert!(
-            image.join("manifest.json").is_file() && nix::unistd::geteuid().is_root(),
-            "NOT RUN: this test takes root and the guest image {}; `make test` provides both",
-            image.display()
-        );
-        let state = tempfile::tempdir().unwrap();
-        let open = std::fs::Permissions::from_mode(0o711);
-        std::fs::set_permissions(state.path(), open).unwrap();
-        let install = InstallId::from_bits(u64::from(std::process::id()) << 20 | 0xbe);
-        let namespace = Namespace::open_or_create(install).unwrap();
-        let wires = Wires::new(&namespace).unwrap();
-        let config = LibvirtConfig::new(state.path().to_owned());
-        let libvirt = Libvirt::open(config, install, &namespace, wires)
-            .await
-            .unwrap();
-        let image = ImageFiles {
-            disk: image.join("disk.qcow2"),
-            kernel: image.join("vmlinuz"),
-            initrd: image.join("initrd.img"),
-        };
-        Self {
-            state,
-            install,
-            image,
-            libvirt,
-        }
-    }
-
-    fn spec(&self, number: u8, source: Source) -> VmSpec {
-        let address = Ipv4Addr::new(10, 213, 0, number);
-        VmSpec {
-            id: VmId::from_bits(self.install.bits() + u64::from(number)),
-            address: (!matches!(source, Source::Template(_))).then_some(address),
-            source,
-            image: self.image.clone(),
-            vcpus: 1,
-            memory_mib: 256,
-            generation_id: u128::from(number),
-        }
-    }
-
-    /// Another connection to the same libvirt, as somebody else would have it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "plays somebody who does not go through the server"
-    )]
-    fn somebody_else(&self) -> Connect {
-        let root = self.state.path().join("libvirt");
-        Connect::open(Some(&format!("qemu:///embed?root={}", root.display()))).unwrap()
-    }
-
-    /// Where libvirt notes the processes of its VMs.
-    fn processes(&self) -> PathBuf {
-        self.state.path().join("libvirt/run/qemu")
-    }
-
-    fn vms(&self) -> Vec<String> {
-        std::fs::read_dir(self.state.path().join("vms"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        // A test that failed may leave VMs.
-        for entry in std::fs::read_dir(self.processes())
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let number = std::fs::read_to_string(entry.path()).unwrap_or_default();
-            if entry.file_name().to_string_lossy().starts_with("vm-")
-                && entry.path().extension().is_some_and(|name| name == "pid")
-                && let Ok(number) = number.trim().parse()
-            {
-                let pid = nix::unistd::Pid::from_raw(number);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            }
-        }
-        let path = Path::new("/run/netns").join(self.install.namespace());
-        let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
-        let _ = std::fs::remove_file(path);
-    }
-}
+use bench::Bench;
 
 /// A paused machine of the same kind, with our name or not, but not of this installation.
 fn foreign(connect: &Connect, name: &str, metadata: &str) -> Domain {
@@ -168,10 +66,10 @@ async fn a_vm_from_start_to_gone() {
     // The answer got lost and the start is asked for again: it runs, so that is well.
     libvirt.start(&spec).await.unwrap();
 
-    // Root's libvirt believes what stands there, so QEMU's user must not be able to replace it.
+    // Root's libvirt believes what stands there, so no QEMU must be able to replace it.
     let notes = std::fs::metadata(bench.processes()).unwrap();
-    assert_eq!((notes.uid(), notes.mode() & 0o7777), (0, 0o755));
-    let pid = pid(&bench, vm);
+    assert_eq!((notes.uid(), notes.mode() & 0o7777), (0, 0o710));
+    let pid = bench.pid(vm);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let uid = status
         .lines()
@@ -235,7 +133,7 @@ async fn how_qemu_ended_is_told_until_the_vm_is_taken_away() {
     libvirt.start(&spec).await.unwrap();
     let alive = libvirt.console_tail(spec.id, 10_000).await;
     assert!(!alive.contains("QEMU "), "{alive}");
-    let pid = nix::unistd::Pid::from_raw(pid(&bench, spec.id).parse().unwrap());
+    let pid = nix::unistd::Pid::from_raw(bench.pid(spec.id).parse().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSEGV).unwrap();
     let begun = Instant::now();
     while !libvirt.list().await.unwrap().running.is_empty() {
@@ -309,11 +207,6 @@ async fn nothing_but_the_disk(libvirt: &Libvirt) -> Observed {
     let mut observed = libvirt.list().await.unwrap();
     assert!(observed.free_disk_bytes.take().is_some_and(|free| free > 0));
     observed
-}
-
-fn pid(bench: &Bench, vm: VmId) -> String {
-    let path = bench.processes().join(format!("{vm}.pid"));
-    std::fs::read_to_string(path).unwrap().trim().to_owned()
 }
 
 /// What the agent in the guest says its boot is called.
