@@ -204,7 +204,6 @@ fn state(state: LeaseState) -> &'static str {
         LeaseState::Active => "active",
         LeaseState::Ending => "ending",
         LeaseState::Ended => "ended",
-        _ => "unknown",
     }
 }
 

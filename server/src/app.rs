@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::operator::{self, TokenError};
 use crate::access::{Authenticator, FileError, Projects, Tokens};
+use crate::audit::{Audit, AuditFile, Keeper};
 use crate::calendar::{Calendar, CalendarError};
 use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::config::{self, Config, ProjectConfig, Uplink as UplinkChoice};
@@ -85,6 +86,15 @@ pub enum AppError {
     /// The API's certificate.
     #[error("the API cannot speak TLS")]
     Tls(#[from] TlsError),
+    /// The audit log.
+    #[error("cannot write the audit log {path}; another one can be named with `audit.file`", path = path.display())]
+    Audit {
+        /// Its file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// The database.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
@@ -172,6 +182,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let state = StateDir::take(&config.state_dir)?;
     let operators_token = operator::load_or_create(&state.token())?;
     let tokens = Tokens::open(state.tokens())?;
+    let metrics = Arc::new(Metrics::new());
+    let (audit, keeper) = audit(&config, &metrics)?;
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -209,7 +221,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
             let readiness = Readiness::new(report::PARTS);
             tokio::spawn(report::follow(reconciler.status(), readiness.clone()));
             let drains = config.shutdown.drain_s.is_some();
-            let metrics = Arc::new(Metrics::new());
+            let audited = CancellationToken::new();
+            let keeping = keeper.map(|keeper| {
+                let keeping = keeper.run(store.clone(), clock.clone(), audited.clone());
+                tokio::spawn(keeping)
+            });
             metrics.set_memory_budget(budget_mib);
             let reconciler = reconciler.with_metrics(metrics.clone());
             let machine_logs = MachineLogs {
@@ -232,6 +248,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 readiness,
                 authenticator,
                 projects: Projects::new(&config),
+                audit,
                 outlook: reconciler.outlook(),
                 logs: Arc::new(machine_logs),
                 metrics,
@@ -251,7 +268,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 "listening on {scheme}://{listen}; the operator's token is in {}",
                 state.token().display()
             );
-            match serve(Arc::new(api), listener, tls, reconciler, stop).await {
+            let served = serve(Arc::new(api), listener, tls, reconciler, stop).await;
+            // What happened until now is written.
+            audited.cancel();
+            if let Some(keeping) = keeping {
+                let _ = keeping.await;
+            }
+            match served {
                 Ok(0) => Ok(()),
                 Ok(machines) if drains => Err(AppError::NotDrained { machines }),
                 // They have been told of; the next start makes it good.
@@ -269,6 +292,22 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     }
     store.close().await;
     served
+}
+
+/// The audit log, and who writes it if there is one. A server that starts is watched by somebody, so it does
+/// not start without what it is to write.
+fn audit(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<Audit>, Option<Keeper>), AppError> {
+    let Some(path) = config.audit_file() else {
+        return Ok((Arc::new(Audit::none(metrics.clone())), None));
+    };
+    let mut file = AuditFile::new(path.clone());
+    file.open()
+        .map_err(|source| AppError::Audit { path, source })?;
+    let (audit, keeper) = Audit::in_file(file, metrics.clone());
+    Ok((audit, Some(keeper)))
 }
 
 /// Serves the API and reconciles until `stop`. Answers how many machines are left that should be gone.

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod app;
+pub mod audit;
 pub mod calendar;
 pub mod cli;
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod hypervisor;
 pub mod ids;
 pub mod image;
 pub mod lease;
+mod log_budget;
 pub mod metrics;
 pub mod network;
 mod numbers;

@@ -153,11 +153,13 @@ fn manage_tokens(config: &Config, command: TokenCommand) -> Result<(), Box<dyn E
     let (data, words) = match command {
         TokenCommand::Create(args) => {
             let made = tokens::create(config, args.into(), now)?;
-            (format!("{}\n", made.token), tokens::made(&made.entry))
+            let words = tokens::made(&made.entry) + made.unaudited.as_deref().unwrap_or_default();
+            (format!("{}\n", made.token), words)
         }
         TokenCommand::Revoke(args) => {
-            let token = tokens::revoke(config, &args.name, now)?;
-            (String::new(), tokens::revoked(&token))
+            let (token, unaudited) = tokens::revoke(config, &args.name, now)?;
+            let words = tokens::revoked(&token) + unaudited.as_deref().unwrap_or_default();
+            (String::new(), words)
         }
         TokenCommand::List(args) => {
             let all = tokens::list(config)?;

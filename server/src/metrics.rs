@@ -71,6 +71,9 @@ pub struct Metrics {
     rounds: Histogram,
     failures: Counter,
     looks: Counter,
+    audit_written: Counter,
+    audit_lost: Counter,
+    audit_failures: Counter,
     vms: Family<Level, Gauge>,
     leases: Family<State, Gauge>,
     memory: Gauge,
@@ -111,6 +114,9 @@ impl Metrics {
             rounds: durations(),
             failures: Counter::default(),
             looks: Counter::default(),
+            audit_written: Counter::default(),
+            audit_lost: Counter::default(),
+            audit_failures: Counter::default(),
             vms: Family::default(),
             leases: Family::default(),
             memory: Gauge::default(),
@@ -159,6 +165,21 @@ impl Metrics {
             "event_looks",
             "Looks at the database by clients that follow events",
             self.looks.clone(),
+        );
+        to.register(
+            "audit_records",
+            "Lines that were written to the audit log",
+            self.audit_written.clone(),
+        );
+        to.register(
+            "audit_records_lost",
+            "Lines that the audit log has not, because it could not be written for too long",
+            self.audit_lost.clone(),
+        );
+        to.register(
+            "audit_failures",
+            "Times that the audit log could not be written",
+            self.audit_failures.clone(),
         );
         to.register("vms", "Machines that are not gone", self.vms.clone());
         to.register("leases", "Leases that have not ended", self.leases.clone());
@@ -241,6 +262,21 @@ impl Metrics {
     /// A round, or what it had begun to do with a machine, failed.
     pub fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// Lines were written to the audit log.
+    pub(crate) fn audit_written(&self, lines: u64) {
+        self.audit_written.inc_by(lines);
+    }
+
+    /// Lines did not get into the audit log and never will.
+    pub(crate) fn audit_lost(&self, lines: u64) {
+        self.audit_lost.inc_by(lines);
+    }
+
+    /// The audit log could not be written.
+    pub(crate) fn audit_failed(&self) {
+        self.audit_failures.inc();
     }
 
     /// A client that follows events made the server look for new ones.

@@ -227,6 +227,7 @@ impl Server {
             created_at: now,
             wait_until: now + Duration::from_secs(600),
             attended: false,
+            asked: Default::default(),
         };
         let inserted = self.store.insert_lease(&new).await.unwrap();
         assert!(matches!(inserted, Inserted::New(_)), "{inserted:?}");

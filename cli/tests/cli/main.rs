@@ -11,7 +11,6 @@ mod fake;
 mod sandbox;
 mod terminal;
 
-mod budget;
 mod docker_config;
 mod doctor;
 mod formats;
@@ -28,4 +27,3 @@ mod ssh;
 mod start;
 mod stop;
 mod tls;
-mod versions;

@@ -11,6 +11,7 @@ use time::{Duration, OffsetDateTime};
 use super::book::{Token, TokenState};
 use super::file::{self, FileError};
 use super::{Scope, Scopes, TokenHash, secret};
+use crate::audit::{AuditFile, Event, Record};
 use crate::config::{Config, DEFAULT_PROJECT};
 use crate::state_dir;
 
@@ -68,6 +69,8 @@ pub struct Made {
     pub token: String,
     /// What the book says about it.
     pub entry: Token,
+    /// Why it is not in the audit log.
+    pub unaudited: Option<String>,
 }
 
 /// Makes a token.
@@ -116,10 +119,15 @@ pub fn create(
         revoked_at: None,
     };
     file::change(&path, |book| book.add(entry.clone(), now))?;
-    Ok(Made { token, entry })
+    let unaudited = note(config, Event::TokenCreated, &entry, now);
+    Ok(Made {
+        token,
+        entry,
+        unaudited,
+    })
 }
 
-/// Takes the token of this name back.
+/// Takes the token of this name back. Answers as well why that is not in the audit log, if it is not.
 ///
 /// # Errors
 /// When there is none, or the book cannot be written.
@@ -127,9 +135,24 @@ pub fn revoke(
     config: &Config,
     name: &str,
     now: OffsetDateTime,
-) -> Result<Token, TokenCommandError> {
+) -> Result<(Token, Option<String>), TokenCommandError> {
     let path = book_of(config)?;
-    Ok(file::change(&path, |book| book.revoke(name, now))?)
+    let token = file::change(&path, |book| book.revoke(name, now))?;
+    let unaudited = note(config, Event::TokenRevoked, &token, now);
+    Ok((token, unaudited))
+}
+
+/// Writes into the audit log what was done. A book that was changed is not changed back when that fails:
+/// answers what to say about it.
+fn note(config: &Config, event: Event, token: &Token, now: OffsetDateTime) -> Option<String> {
+    let path = config.audit_file()?;
+    let record = Record::token(now, event, token, nix::unistd::getuid().as_raw());
+    let written = AuditFile::new(path.clone()).append(&record.line());
+    let error = written.err()?;
+    let path = path.display();
+    Some(format!(
+        "warning: this is not in the audit log {path}: {error}\n"
+    ))
 }
 
 /// All tokens that are remembered.

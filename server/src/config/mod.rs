@@ -3,6 +3,7 @@
 //!
 //! [`load`] is the only reader of the file; the environment is read by the flags (`cli.rs`).
 
+mod audit;
 mod error;
 mod hypervisor;
 mod lease;
@@ -18,6 +19,7 @@ mod shutdown;
 #[cfg(test)]
 mod tests;
 
+pub use audit::AuditConfig;
 pub use error::{ConfigError, Fault};
 pub use hypervisor::{AcceleratorChoice, HypervisorConfig, QemuUids};
 pub use lease::LeaseConfig;
@@ -74,6 +76,8 @@ pub struct Config {
     pub network: NetworkConfig,
     /// What becomes of leases when the server stops.
     pub shutdown: ShutdownConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// Logging.
     pub log: LogConfig,
 }
@@ -95,6 +99,7 @@ impl Default for Config {
             hypervisor: HypervisorConfig::default(),
             network: NetworkConfig::default(),
             shutdown: ShutdownConfig::default(),
+            audit: AuditConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -194,6 +199,14 @@ impl Config {
             .unwrap_or_else(|| self.state_dir.join("images"))
     }
 
+    /// File of the audit log; `None` when there is none.
+    #[must_use]
+    pub fn audit_file(&self) -> Option<PathBuf> {
+        let file = self.audit.file.clone();
+        let file = file.unwrap_or_else(|| self.state_dir.join("audit.jsonl"));
+        self.audit.enabled.then_some(file)
+    }
+
     /// Checks every value that its type alone does not make usable.
     ///
     /// # Errors
@@ -226,6 +239,7 @@ impl Config {
         self.hypervisor.validate(self.limits.max_vms, &mut faults);
         self.network.validate(&mut faults);
         self.shutdown.validate(&mut faults);
+        self.audit.validate(&mut faults);
         self.log.validate(&mut faults);
         faults.into_result()
     }

@@ -11,6 +11,7 @@ use super::ApiState;
 use super::error::ApiError;
 use super::places::Trust;
 use crate::access::{Caller, Scope};
+use crate::audit::{Origin, Record};
 
 /// Lets requests with a good credential through, before anything else of them is read, and notes whose
 /// they are.
@@ -19,8 +20,15 @@ pub(super) async fn require_caller(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let token = bearer_token(request.headers())?;
-    let caller = api.authenticator.caller(token).await?;
+    let caller = match bearer_token(request.headers()) {
+        Ok(token) => api
+            .authenticator
+            .caller(token)
+            .await
+            .map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
+    let caller = caller.inspect_err(|error| note(&api, &request, None, error))?;
     if let Some(trust) = request.extensions().get::<Trust>() {
         trust.earn();
     }
@@ -31,19 +39,39 @@ pub(super) async fn require_caller(
 /// Lets callers through whose credential may be used for this. It comes after [`require_caller`]; where
 /// that was forgotten nobody gets in.
 pub(super) async fn require_scope(
-    State(scope): State<Scope>,
+    State((api, scope)): State<(Arc<ApiState>, Scope)>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let caller = request.extensions().get::<Caller>();
     let caller = caller.ok_or(ApiError::NoToken)?;
     if !caller.scopes.allow(scope) {
-        return Err(ApiError::MissingScope {
-            caller: caller.name.to_string(),
+        let name = caller.name.to_string();
+        let error = ApiError::MissingScope {
+            caller: name.clone(),
             scope,
-        });
+        };
+        note(&api, &request, Some(name), &error);
+        return Err(error);
     }
     Ok(next.run(request).await)
+}
+
+/// Notes in the audit log that somebody was not let in.
+fn note(api: &ApiState, request: &Request, credential: Option<String>, error: &ApiError) {
+    let credential = credential.or_else(|| match error {
+        ApiError::Refused(refusal) => refusal.credential(),
+        _ => None,
+    });
+    let origin = request.extensions().get::<Origin>();
+    let record = Record::access_refused(
+        api.clock.wall(),
+        credential,
+        origin.cloned().unwrap_or_default(),
+        error.code().1,
+        error.detail(),
+    );
+    api.audit.note(record);
 }
 
 /// The token of the one `Authorization: Bearer` header (RFC 6750).

@@ -15,10 +15,11 @@ use super::body::JsonBody;
 use super::error::ApiError;
 use super::leases::tag;
 use super::lines::Line;
-use super::order::{self, Order};
+use super::order;
 use super::own::{self, CalledBy};
 use super::wait::{Waited, wait_until};
 use crate::access::Caller;
+use crate::audit::{Asked, Origin, Record};
 use crate::clock::random_bytes;
 use crate::failpoint;
 use crate::lease::{LeasePhase, LeaseRow};
@@ -33,23 +34,14 @@ const DETAIL_CHARS: usize = 4000;
 /// 200 with the lease that the same request made before.
 pub(super) async fn create(
     State(api): State<Arc<ApiState>>,
-    CalledBy(caller): CalledBy,
+    CalledBy(caller, origin): CalledBy,
     headers: HeaderMap,
     JsonBody(request): JsonBody<CreateLease>,
 ) -> Result<Response, ApiError> {
-    let key = order::idempotency_key(&headers)?;
-    let repeatable = key.is_some();
-    let terms = api.projects.terms(&caller.project);
-    let project = &caller.project;
-    let order = order::check(request, &api.catalogue, &api.lease, project, &terms)?;
-    if api.stopping.is_cancelled() {
-        return Err(ApiError::Stopping);
-    }
-    if let Some(failures) = api.readiness.failures() {
-        return Err(ApiError::NotReady(failures));
-    }
-    let wait = order.wait;
-    let new = new_lease(&api, &caller, key, order)?;
+    let key = order::idempotency_key(&headers);
+    let repeatable = matches!(key, Ok(Some(_)));
+    let new = key.and_then(|key| new_lease(&api, &caller, &origin, key, request));
+    let (new, wait) = new.inspect_err(|error| refused(&api, &caller, &origin, error))?;
     let line = Line::hold(api.clone(), new.id, repeatable);
     match api.store.insert_lease(&new).await? {
         Inserted::New(row) => {
@@ -65,7 +57,9 @@ pub(super) async fn create(
         }
         Inserted::Conflict => {
             line.answered();
-            Err(ApiError::IdempotencyConflict)
+            let error = ApiError::IdempotencyConflict;
+            refused(&api, &caller, &origin, &error);
+            Err(error)
         }
     }
 }
@@ -128,12 +122,30 @@ async fn follow(
     }
 }
 
+/// Notes in the audit log that a request made no lease.
+fn refused(api: &ApiState, caller: &Caller, origin: &Origin, error: &ApiError) {
+    let (at, origin) = (api.clock.wall(), origin.clone());
+    let record = Record::lease_refused(at, caller, origin, error.code().1, error.detail());
+    api.audit.note(record);
+}
+
+/// The lease that is asked for and how long the call waits for it, if it can be had.
 fn new_lease(
     api: &ApiState,
     caller: &Caller,
+    origin: &Origin,
     key: Option<String>,
-    order: Order,
-) -> Result<NewLease, ApiError> {
+    request: CreateLease,
+) -> Result<(NewLease, Duration), ApiError> {
+    let (project, terms) = (&caller.project, api.projects.terms(&caller.project));
+    let order = order::check(request, &api.catalogue, &api.lease, project, &terms)?;
+    if api.stopping.is_cancelled() {
+        return Err(ApiError::Stopping);
+    }
+    if let Some(failures) = api.readiness.failures() {
+        return Err(ApiError::NotReady(failures));
+    }
+    let wait = order.wait;
     let now = api.clock.now();
     let attended = !order.wait.is_zero();
     // A lease that nobody holds the line for waits as long as one could.
@@ -143,7 +155,7 @@ fn new_lease(
         now + time::Duration::seconds(api.lease.max_wait_s.into())
     };
     let digest = order.digest;
-    Ok(NewLease {
+    let new = NewLease {
         id: LeaseId::from_bits(u64::from_be_bytes(random_bytes()?)),
         project: caller.project.to_string(),
         key: order.key,
@@ -156,7 +168,12 @@ fn new_lease(
         created_at: now,
         wait_until,
         attended,
-    })
+        asked: Asked {
+            credential: Some(caller.name.to_string()),
+            origin: origin.clone(),
+        },
+    };
+    Ok((new, wait))
 }
 
 /// Gives the reconciler a moment to say where the new lease stands.

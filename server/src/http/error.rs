@@ -112,7 +112,7 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    fn code(&self) -> (StatusCode, ErrorCode) {
+    pub(super) fn code(&self) -> (StatusCode, ErrorCode) {
         use ErrorCode as Code;
         match self {
             Self::TlsRequired => (StatusCode::BAD_REQUEST, Code::TlsRequired),
@@ -222,7 +222,7 @@ impl ApiError {
     }
 
     /// The sentence for the client. Faults of the server say no more than that.
-    fn detail(&self) -> String {
+    pub(super) fn detail(&self) -> String {
         match self {
             Self::Store(StoreError::DiskFull(_)) => {
                 "the disk that holds the server's database is full".to_owned()

@@ -47,6 +47,9 @@ pub(super) async fn ready(State(api): State<Arc<ApiState>>) -> (StatusCode, Json
         // It keeps nobody waiting who is let in, so it is shown here and not told to those who wait.
         checks.insert("tokens".to_owned(), Check::Degraded(why));
     }
+    if let Some(why) = api.audit.trouble() {
+        checks.insert("audit".to_owned(), Check::Degraded(why));
+    }
     let checks = checks
         .into_iter()
         .map(|(part, check)| {

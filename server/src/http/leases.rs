@@ -21,7 +21,7 @@ use crate::store::Wish;
 /// `GET /v1/leases`: those of the caller's project that have not ended, oldest first.
 pub(super) async fn list(
     State(api): State<Arc<ApiState>>,
-    CalledBy(caller): CalledBy,
+    CalledBy(caller, _): CalledBy,
 ) -> Result<Json<LeaseList>, ApiError> {
     let rows = api.store.live_leases().await?.into_iter();
     let rows = rows.filter(|row| *row.project == *caller.project);

@@ -47,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{Authenticator, Projects};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::LeaseConfig;
 use crate::metrics::Metrics;
@@ -72,6 +73,8 @@ pub struct ApiState {
     pub authenticator: Authenticator,
     /// What each project may ask for.
     pub projects: Projects,
+    /// Who asked for what, and who was refused.
+    pub audit: Arc<Audit>,
     /// Where leases that wait stand, as the reconciler sees it.
     pub outlook: watch::Receiver<Arc<BTreeMap<LeaseId, Queue>>>,
     /// Where the logs of machines come from.

@@ -10,6 +10,7 @@ use super::ApiState;
 use super::error::ApiError;
 use super::view;
 use crate::access::Caller;
+use crate::audit::Origin;
 use crate::lease::LeaseRow;
 
 /// The lease of `{id}` in the path. One of another project is not there: its existence is nobody
@@ -34,8 +35,8 @@ impl FromRequestParts<Arc<ApiState>> for OwnLease {
     }
 }
 
-/// Who calls.
-pub(super) struct CalledBy(pub(super) Caller);
+/// Who calls, and from where.
+pub(super) struct CalledBy(pub(super) Caller, pub(super) Origin);
 
 impl FromRequestParts<Arc<ApiState>> for CalledBy {
     type Rejection = ApiError;
@@ -44,7 +45,8 @@ impl FromRequestParts<Arc<ApiState>> for CalledBy {
         parts: &mut Parts,
         _: &Arc<ApiState>,
     ) -> Result<Self, Self::Rejection> {
-        caller(parts).map(Self)
+        let origin = parts.extensions.get::<Origin>();
+        Ok(Self(caller(parts)?, origin.cloned().unwrap_or_default()))
     }
 }
 

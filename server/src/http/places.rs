@@ -52,6 +52,8 @@ pub(super) struct Place {
 struct SeatNumber {
     places: Arc<Places>,
     number: u64,
+    /// Whoever sits there.
+    peer: IpAddr,
 }
 
 /// With this a connection's place can be made safe.
@@ -59,6 +61,11 @@ struct SeatNumber {
 pub(super) struct Trust(Arc<SeatNumber>);
 
 impl Trust {
+    /// Who is at the other end.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.0.peer
+    }
+
     /// The peer has shown the token.
     pub(super) fn earn(&self) {
         let mut taken = self.0.places.taken();
@@ -105,6 +112,7 @@ impl Places {
 
     /// Gives the peer a place, if need be that of another who has not shown the token.
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        let sits = peer.to_canonical();
         let peer = network_of(peer);
         let mut taken = self.taken();
         let of_peer = taken.seats.values().filter(|seat| seat.peer == peer);
@@ -128,7 +136,11 @@ impl Places {
         };
         taken.seats.insert(number, seat);
         let places = Arc::clone(self);
-        let seat = Arc::new(SeatNumber { places, number });
+        let seat = Arc::new(SeatNumber {
+            places,
+            number,
+            peer: sits,
+        });
         Some(Place { cut, seat })
     }
 

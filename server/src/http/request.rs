@@ -15,6 +15,8 @@ use tracing::Instrument;
 
 use super::ApiState;
 use super::error::ApiError;
+use super::places::Trust;
+use crate::audit::Origin;
 use crate::clock::random_bytes;
 
 /// Names a request in the log and in error answers. A client may choose it.
@@ -23,7 +25,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// The outermost layer.
 pub(super) async fn frame(
     State(api): State<Arc<ApiState>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let id = chosen_id(request.headers()).unwrap_or_else(drawn_id);
@@ -33,6 +35,11 @@ pub(super) async fn frame(
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "unknown".to_owned(), |path| path.as_str().to_owned());
+    let origin = Origin {
+        remote: request.extensions().get::<Trust>().map(Trust::peer),
+        request_id: Some(id.clone()),
+    };
+    request.extensions_mut().insert(origin);
     let span = tracing::info_span!("request", request_id = %id);
     let begun = Instant::now();
     async move {

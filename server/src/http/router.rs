@@ -13,7 +13,7 @@ use crate::access::Scope;
 
 /// The API as a service.
 pub fn router(api: Arc<ApiState>) -> Router {
-    let needs = |scope| from_fn_with_state(scope, auth::require_scope);
+    let needs = |scope| from_fn_with_state((api.clone(), scope), auth::require_scope);
     let lease = Router::new()
         .route("/v1/leases", post(create::create))
         .route("/v1/leases/{id}", delete(leases::release))

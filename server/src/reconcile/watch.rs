@@ -2,7 +2,6 @@
 //! guest's channel, asks again and again how the guest is, and passes on what others want of it. It
 //! decides nothing; the loop takes in what it reports.
 
-mod budget;
 mod health;
 mod watcher;
 

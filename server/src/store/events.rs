@@ -8,6 +8,7 @@ use remote_docker_api::{EventKind, LeaseEvent, LeaseId};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
+use super::audit::TOLD;
 use super::columns::{Columns, micros};
 use super::words::Word;
 use super::writer::{Change, Operation};
@@ -154,7 +155,7 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
         let ids: Vec<String> = (1..=count).map(|id| format!("${id}")).collect();
         (
             format!(
-                "INSERT INTO lease_events (lease_id, seq, at, kind, detail) VALUES {}",
+                "INSERT INTO lease_events (lease_id, seq, at, kind, detail, audited) VALUES {}",
                 rows.join(", ")
             ),
             format!(
@@ -173,6 +174,6 @@ fn row_of(first: usize) -> String {
     let [lease, at, kind, detail] = [first, first + 1, first + 2, first + 3];
     format!(
         "(${lease}, (SELECT COALESCE(MAX(seq), 0) + 1 FROM lease_events WHERE lease_id = ${lease}), \
-         ${at}, ${kind}, ${detail})"
+         ${at}, ${kind}, ${detail}, ${kind} NOT IN ({TOLD}))"
     )
 }

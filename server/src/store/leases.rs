@@ -12,6 +12,7 @@ use super::rows;
 use super::words::Word;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError};
+use crate::audit::Asked;
 use crate::ids::InstallId;
 use crate::lease::{LeasePhase, LeaseRow, PoolKey};
 
@@ -31,6 +32,8 @@ pub struct NewLease {
     pub created_at: OffsetDateTime,
     pub wait_until: OffsetDateTime,
     pub attended: bool,
+    /// Who asked, for the audit log.
+    pub asked: Asked,
 }
 
 /// How a request that may be sent twice is known again.
@@ -143,8 +146,8 @@ impl Operation for Insert {
         sqlx::query(
             "INSERT INTO leases (id, node_id, generation, project, engine, size, ttl_s, \
              keepalive_s, idle_s, idempotency_key, request_digest, labels, client_csr_pem, \
-             created_at, wait_until, attended, state) \
-             VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+             created_at, wait_until, attended, asked, state) \
+             VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
              'waiting')",
         )
         .bind(new.id.to_string())
@@ -162,6 +165,7 @@ impl Operation for Insert {
         .bind(micros(new.created_at))
         .bind(micros(new.wait_until))
         .bind(new.attended)
+        .bind(json(&new.asked))
         .execute(&mut *change.connection)
         .await?;
         let row = LeaseRow {

@@ -4,6 +4,7 @@
 //!
 //! Not responsible for keeping a second server away: the lock on the state folder does that.
 
+mod audit;
 mod columns;
 mod deadlines;
 mod error;

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use super::StoreError;
 
 /// Version, name, text.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "leases and vms",
@@ -29,6 +29,7 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         include_str!("migrations/0003_what_lives_is_found_at_once.sql"),
     ),
     (4, "ssh", include_str!("migrations/0004_ssh.sql")),
+    (6, "audit", include_str!("migrations/0006_audit.sql")),
 ];
 
 /// The migrations that are compiled in.

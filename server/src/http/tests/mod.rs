@@ -1,5 +1,6 @@
 //! The API against a real store, with a reconciler of a few lines in the place of the real one.
 
+mod audit;
 mod auth;
 mod bad_input;
 mod deadlines;
@@ -125,6 +126,7 @@ impl Fixture {
             readiness,
             authenticator,
             projects: Projects::default(),
+            audit: Arc::new(Audit::none(Arc::new(Metrics::new()))),
             outlook: outlook.subscribe(),
             logs: logs.clone(),
             metrics: Arc::new(Metrics::new()),

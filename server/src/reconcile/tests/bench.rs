@@ -391,6 +391,7 @@ impl Bench {
             created_at: self.now(),
             wait_until: self.now() + time::Duration::seconds(120),
             attended,
+            asked: Default::default(),
         };
         self.store.insert_lease(&new).await.unwrap();
         id

@@ -7,13 +7,13 @@ use guest_protocol::{Event, Status};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::budget::LogBudget;
 use super::health::{Health, Illness};
 use super::{Report, Use};
 use crate::clock::random_bytes;
 use crate::guest::{Ask, GuestError, Link, Occurrence, printable};
 use crate::hypervisor::{Hypervisor, HypervisorError};
 use crate::ids::VmId;
+use crate::log_budget::LogBudget;
 use crate::reconcile::Watching;
 
 /// How long a channel is left alone after it closed.

@@ -72,6 +72,7 @@ fn new_lease(id: u64) -> NewLease {
         created_at: at(0),
         wait_until: at(60),
         attended: true,
+        asked: Default::default(),
     }
 }
 

@@ -148,6 +148,7 @@ impl World {
             created_at: now,
             wait_until: now + Duration::from_secs(ask.wait_s.into()),
             attended: ask.attended,
+            asked: Default::default(),
         };
         let inserted = self.store.insert_lease(&new).await.unwrap();
         assert!(matches!(inserted, Inserted::New(_)), "{inserted:?}");

@@ -1,4 +1,4 @@
-//! How much a guest may make this server log.
+//! How much others may make this server log.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ const BURST: u32 = 20;
 /// Afterwards one more each time this has passed: 20 in a minute.
 const REFILL: Duration = Duration::from_secs(3);
 
-/// What is left for one guest. It lasts as long as the guest is watched, whatever becomes of its
+/// What is left for one of them, such as a guest for as long as it is watched, whatever becomes of its
 /// channel.
 #[derive(Debug)]
-pub(super) struct LogBudget {
+pub(crate) struct LogBudget {
     left: u32,
     refilled_at: Instant,
     refused: u64,
 }
 
 impl LogBudget {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             left: BURST,
             refilled_at: now,
@@ -29,7 +29,7 @@ impl LogBudget {
     }
 
     /// Whether another line may be logged, and then how many were not since the one before.
-    pub(super) fn take(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         let earned = now.duration_since(self.refilled_at).as_nanos() / REFILL.as_nanos();
         let earned = u32::try_from(earned).unwrap_or(u32::MAX).min(BURST);
         if earned > 0 {
