@@ -18,6 +18,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
 TRIPLE := x86_64-unknown-linux-gnu
 AGENT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/guest-agent
+CLI_STATIC := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/setup-remote-docker
 BIN := $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 IMAGES := $(REMOTE_DOCKER_CACHE)/images
 
@@ -40,7 +41,7 @@ agent: packages ## the guest agent, static: in the guest's initramfs there is no
 cli-static: packages ## the CLI as one file that runs on any x86-64 Linux
 	RUSTFLAGS='-C target-feature=+crt-static' \
 	    cargo build --locked --release -p setup-remote-docker --target $(TRIPLE)
-	@echo '$(CARGO_TARGET_DIR)/$(TRIPLE)/release/setup-remote-docker'
+	@cli/check-static.sh '$(CLI_STATIC)'
 
 image: agent cache ## the guest image, unless it is up to date
 	images/build.sh --agent '$(AGENT)' --out '$(IMAGES)/trixie'
@@ -51,8 +52,9 @@ lint: packages ## format, clippy, shellcheck, and cargo-deny where it is install
 docs: packages ## the sources' own documentation
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --all-features --document-private-items
 
-bench: build image ## how long leases take, cold and warm, split by step (LEASES=20); leases a second without machines
-	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease --bin lease-times
+bench: build image cli-static ## how long leases take, cold and warm, split by step (LEASES=20); leases a second without machines; what the CLI takes
+	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease --bin lease-times --bin cli-figures
+	'$(BIN)/cli-figures' --cli '$(CLI_STATIC)'
 	@tests/as-root.sh 'the benchmark runs virtual machines' \
 	    '$(BIN)/cold-lease' --images '$(IMAGES)' --leases $(or $(LEASES),20)
 	@tests/as-root.sh 'the benchmark runs virtual machines' \

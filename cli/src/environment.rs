@@ -1,7 +1,7 @@
 //! The process's environment, read once. Nothing else in this crate looks at it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::exports::Shared;
 
@@ -32,12 +32,16 @@ pub(crate) struct Environment {
     pub(crate) term: Option<String>,
     /// `DOCKER_CONTEXT`
     pub(crate) docker_context: Option<OsString>,
+    /// `DOCKER_API_VERSION`
+    pub(crate) docker_api_version: Option<OsString>,
     /// Whether `TERM` is missing or `dumb`: such a terminal cannot draw a line anew.
     pub(crate) dumb_terminal: bool,
     /// `GITHUB_ENV`: the file that the steps of a GitHub job write variables to.
     pub(crate) github_env: Option<PathBuf>,
     /// Whether a variable names a proxy.
     pub(crate) has_proxy: bool,
+    /// Whether this is a container of Docker's, by the mark that programs inside look for.
+    pub(crate) in_container: bool,
     /// Variables that may have to be changed for a lease, in the order of [`Shared::ALL`].
     pub(crate) shared: [Option<String>; Shared::ALL.len()],
 }
@@ -82,9 +86,11 @@ impl Environment {
             docker_cert_path: path("DOCKER_CERT_PATH"),
             term: text("TERM"),
             docker_context: variable("DOCKER_CONTEXT"),
+            docker_api_version: variable("DOCKER_API_VERSION"),
             dumb_terminal: variable("TERM").is_none_or(|term| term == "dumb"),
             github_env: path("GITHUB_ENV"),
             has_proxy: PROXIES.into_iter().any(|name| variable(name).is_some()),
+            in_container: Path::new("/.dockerenv").exists(),
             shared: Shared::ALL.map(|name| text(name.name())),
         }
     }

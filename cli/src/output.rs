@@ -204,6 +204,7 @@ fn state(state: LeaseState) -> &'static str {
         LeaseState::Active => "active",
         LeaseState::Ending => "ending",
         LeaseState::Ended => "ended",
+        _ => "unknown",
     }
 }
 

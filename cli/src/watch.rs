@@ -24,6 +24,8 @@ const POLL_PAUSE: Duration = Duration::from_secs(5);
 /// Heartbeats in the time that the server does without: enough that one is in time when nothing arrives
 /// for half of it.
 const HEARTBEATS: u32 = 4;
+/// They are at least so far apart, however short the time is that the server says.
+const HEARTBEAT_PACE: Duration = Duration::from_millis(250);
 /// How long one may take. A connection that the network swallowed is not waited for.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(4);
 /// Pause after a heartbeat that failed.
@@ -47,7 +49,7 @@ async fn keep_alive(client: &Client, lease: &Lease, ui: Ui) {
     let Some(keepalive_s) = lease.keepalive_s else {
         return pending().await;
     };
-    let pace = Duration::from_secs(keepalive_s) / HEARTBEATS;
+    let pace = (Duration::from_secs(keepalive_s) / HEARTBEATS).max(HEARTBEAT_PACE);
     loop {
         sleep(pace).await;
         let since = Instant::now();

@@ -24,9 +24,9 @@ const PREFIX: &str = "rd-e2e-";
 
 /// Building a template on a machine that does other things too.
 const READY_LIMIT: Duration = Duration::from_secs(240);
-/// Until nothing of a machine is left. One that was made for a client who went away is kept a minute for
-/// the next.
-pub const CLEAN_LIMIT: Duration = Duration::from_secs(120);
+/// Until nothing of a machine is left. One that was made for a client who went away is kept for the next: a
+/// minute from when it is ready, and a busy host may boot it for longer than that.
+pub const CLEAN_LIMIT: Duration = Duration::from_secs(300);
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
 /// TCP port of the API. Each test has its network namespace for itself.

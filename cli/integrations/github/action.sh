@@ -22,11 +22,11 @@ command=$INPUT_COMMAND
 # What is left of the inputs is nothing to the commands that follow.
 unset "${!INPUT_@}"
 
-case ${run:+run}$command in
-    run*)
-        # The token is the client's alone; the server is asked nothing by the commands themselves.
-        exec "$cli" run "${flags[@]}" -- env -u REMOTE_DOCKER_TOKEN bash -eo pipefail -c "$run"
-        ;;
+if [ -n "$run" ]; then
+    # The token is the client's alone; the server is asked nothing by the commands themselves.
+    exec "$cli" run "${flags[@]}" -- env -u REMOTE_DOCKER_TOKEN bash -eo pipefail -c "$run"
+fi
+case $command in
     start) exec "$cli" start --format github "${flags[@]}" ;;
     stop)
         if [ -z "${REMOTE_DOCKER_LEASE:-}" ]; then
@@ -36,6 +36,10 @@ case ${run:+run}$command in
         exec "$cli" stop --format github
         ;;
     *)
+        # The runner obeys lines that begin with two colons, so what was given must stay within this one.
+        command=${command//'%'/%25}
+        command=${command//$'\r'/%0D}
+        command=${command//$'\n'/%0A}
         echo "::error::setup-remote-docker: the input \`command\` is start or stop, not \`$command\`"
         exit 2
         ;;

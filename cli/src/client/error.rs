@@ -38,8 +38,9 @@ pub(crate) enum ApiError {
         /// The lease that the answer was about, where that much could be read.
         lease: Option<LeaseId>,
     },
-    #[error("{} ({}): {}", refusal(.0), .0.code.as_str(), sentence(.0))]
-    Refused(Box<Problem>),
+    /// What it refused, and the code as it wrote it: one that is not known here may say something to people.
+    #[error("{} ({}): {}", refusal(.0), .1, sentence(.0))]
+    Refused(Box<Problem>, String),
     #[error("the server at {server} answered {status} and did not say why")]
     Status {
         server: ServerUrl,
@@ -84,7 +85,7 @@ impl ApiError {
     /// The server's code, if it gave one.
     pub(crate) fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Refused(problem) => Some(problem.code),
+            Self::Refused(problem, _) => Some(problem.code),
             _ => None,
         }
     }
@@ -94,7 +95,7 @@ impl ApiError {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } => true,
             Self::Tls { fault, .. } => *fault == TlsFault::Closed,
-            Self::Refused(problem) => problem.code == ErrorCode::NotReady,
+            Self::Refused(problem, _) => problem.code == ErrorCode::NotReady,
             _ => false,
         }
     }
@@ -103,7 +104,7 @@ impl ApiError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } => true,
-            Self::Refused(problem) => problem.status >= 500,
+            Self::Refused(problem, _) => problem.status >= 500,
             Self::Status { status, .. } => status.is_server_error(),
             Self::Tls { fault, .. } => *fault == TlsFault::Closed,
             Self::Unusable { .. } => false,

@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use remote_docker_api::{
     ErrorCode, ExtendLease, KeepLease, Lease, LeaseId, LeaseList, LeaseLogs, PROBLEM_CONTENT_TYPE,
+    Problem,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,12 @@ pub(crate) enum Released {
     Yes,
     /// The server does not know it.
     Unknown,
+}
+
+/// The code of a problem, whatever it is.
+#[derive(Deserialize)]
+struct JustCode {
+    code: String,
 }
 
 /// As much of an answer as is needed to give the lease back when the rest makes no sense.
@@ -291,9 +298,14 @@ impl Client {
 
     fn refused(&self, answer: &Answer) -> ApiError {
         if answer.content_type.starts_with(PROBLEM_CONTENT_TYPE)
-            && let Ok(problem) = serde_json::from_slice(&answer.body)
+            && let Ok(problem) = serde_json::from_slice::<Problem>(&answer.body)
         {
-            return ApiError::Refused(Box::new(problem));
+            let code = match problem.code {
+                ErrorCode::Unknown => serde_json::from_slice(&answer.body)
+                    .map_or_else(|_| String::new(), |JustCode { code }| code),
+                known => known.as_str().to_owned(),
+            };
+            return ApiError::Refused(Box::new(problem), code);
         }
         ApiError::Status {
             server: self.server.clone(),

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 pub(crate) mod plan;
 
-/// No call here waits for a daemon, so each takes a moment.
+/// Each call takes a moment, or waits in vain for a daemon.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The CLI could not do what it was told.
@@ -44,15 +44,34 @@ pub(crate) struct Printed {
 /// # Errors
 /// It cannot be started, or does not end.
 pub(crate) async fn call(args: &[&str]) -> Result<Printed, DockerError> {
+    bounded(args, &mut of_no_daemon()).await
+}
+
+/// Runs `docker ARGS` with the daemon of a lease: its `DOCKER_HOST` and the folder of its keys.
+///
+/// # Errors
+/// As [`call`].
+pub(crate) async fn call_at(args: &[&str], host: &str, keys: &str) -> Result<Printed, DockerError> {
+    let mut command = of_no_daemon();
+    command
+        .env("DOCKER_HOST", host)
+        .env("DOCKER_TLS_VERIFY", "1")
+        .env("DOCKER_CERT_PATH", keys);
+    bounded(args, &mut command).await
+}
+
+fn of_no_daemon() -> Command {
     let mut command = Command::new("docker");
     command
-        .args(args)
         .env_remove("DOCKER_HOST")
         .env_remove("DOCKER_CONTEXT")
         .env_remove("DOCKER_TLS_VERIFY")
-        .env_remove("DOCKER_CERT_PATH")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+        .env_remove("DOCKER_CERT_PATH");
+    command
+}
+
+async fn bounded(args: &[&str], command: &mut Command) -> Result<Printed, DockerError> {
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(LIMIT, command.output()).await;
     let output = output.map_err(|_| DockerError::Hangs {
         command: args.join(" "),

@@ -10,13 +10,13 @@ use crate::args::GlobalArgs;
 use crate::client::{ApiError, Client};
 use crate::clock;
 use crate::config::{self, ConfigError};
-use crate::docker;
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::lease_dir::Base;
 use crate::transport::Answer;
 use crate::ui::in_one_line;
 
+mod docker;
 pub(crate) mod report;
 
 use report::Finding;
@@ -28,12 +28,10 @@ const BEHIND_LIMIT_S: i64 = 300;
 const AHEAD_LIMIT_S: i64 = 3600;
 /// A difference that means nothing, beside the time that the answer took: HTTP tells whole seconds.
 const CLOCK_NOISE_S: i64 = 3;
-/// Engine 29 and later speak no older API.
-const OLDEST_API: (u32, u32) = (1, 44);
 
 /// Looks at everything.
 pub(crate) async fn examine(flags: &GlobalArgs, environment: &Environment) -> Vec<Finding> {
-    let (remote, docker) = tokio::join!(server(flags, environment), docker_cli());
+    let (remote, docker) = tokio::join!(server(flags, environment), docker::look(environment));
     let mut findings = remote;
     findings.extend(docker);
     findings.push(proxy(environment));
@@ -189,50 +187,6 @@ fn clock(date: &str, now: OffsetDateTime, took: Duration) -> Finding {
     }
 }
 
-async fn docker_cli() -> Vec<Finding> {
-    // It fails where there is no daemon, and prints this all the same.
-    let asked = [
-        "version",
-        "--format",
-        "{{.Client.Version}} {{.Client.APIVersion}}",
-    ];
-    let printed = match docker::call(&asked).await {
-        Ok(printed) => printed,
-        Err(error) if error.is_missing() => {
-            let hint = "install one, such as Debian's docker-cli; no daemon is needed";
-            return vec![Finding::failed("docker", "there is no docker CLI in PATH").hint(hint)];
-        }
-        Err(error) => return vec![Finding::failed("docker", in_one_line(&error))],
-    };
-    let Some((version, api)) = printed.stdout.split_once(' ') else {
-        let said = printed.stderr.lines().next().unwrap_or("it says nothing");
-        let what = format!("`docker version` does not tell its version: {said}");
-        return vec![Finding::failed("docker", what)];
-    };
-    let what = format!("the CLI is version {version} and speaks API {api}");
-    let client = match api_version(api) {
-        Some(spoken) if spoken < OLDEST_API => Finding::warning("docker", what)
-            .hint("engines from 29 on refuse such an old API; a newer CLI is good for all engines"),
-        _ => Finding::ok("docker", what),
-    };
-    vec![client, buildx().await]
-}
-
-fn api_version(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-async fn buildx() -> Finding {
-    match docker::ok(&["buildx", "version"]).await {
-        Ok(version) => Finding::ok("buildx", version),
-        Err(_) => Finding::warning("buildx", "the docker CLI has no plugin buildx").hint(
-            "`docker build` then uses the old builder, and not at all with engines that lack it; \
-             Debian's package is docker-buildx",
-        ),
-    }
-}
-
 fn proxy(environment: &Environment) -> Finding {
     Finding::ok(
         "proxy",
@@ -251,13 +205,19 @@ fn keys(environment: &Environment) -> Finding {
     }
 }
 
-/// What points `docker` somewhere else than to the daemon of a lease.
-fn elsewhere(environment: &Environment) -> Option<Finding> {
-    environment.docker_context.as_ref().map(|context| {
+/// What keeps `docker` from the daemon of a lease, or from agreeing with it.
+fn elsewhere(environment: &Environment) -> Vec<Finding> {
+    let context = environment.docker_context.as_ref().map(|context| {
         let what = format!("DOCKER_CONTEXT is set, to {}", context.display());
         Finding::warning("context", what)
             .hint("docker lets DOCKER_HOST win; tools around it may not, so better unset it")
-    })
+    });
+    let version = environment.docker_api_version.as_ref().map(|version| {
+        let what = format!("DOCKER_API_VERSION is set, to {}", version.display());
+        Finding::warning("api", what)
+            .hint("docker does not ask the engine then which version both speak; better unset it")
+    });
+    context.into_iter().chain(version).collect()
 }
 
 #[cfg(test)]
@@ -303,13 +263,5 @@ mod tests {
             let finding = clock(date, datetime!(2026-01-31 12:00 UTC), Duration::ZERO);
             assert_eq!(finding.verdict, Verdict::Warning, "{date}");
         }
-    }
-
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        assert!(api_version("1.9") < Some(OLDEST_API));
-        assert!(api_version("1.43") < Some(OLDEST_API));
-        assert!(api_version("1.50") > Some(OLDEST_API));
-        assert_eq!(api_version("edge"), None);
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn exit_code(error: &ApiError) -> u8 {
             ..
         } => 69,
         ApiError::Unusable { .. } | ApiError::Tls { .. } => 76,
-        ApiError::Refused(problem) => match problem.code {
+        ApiError::Refused(problem, _) => match problem.code {
             ErrorCode::Unauthorized => 77,
             ErrorCode::NoCapacity | ErrorCode::NotReady => 69,
             ErrorCode::Internal => 70,
@@ -71,7 +71,7 @@ pub(super) fn hints(error: &ApiError) -> Vec<String> {
         ApiError::Silent { .. } => "the server may be overloaded; --timeout gives it longer",
         ApiError::Status { status, .. } if matches!(status.as_u16(), 401 | 403) => TOKEN_HINT,
         ApiError::Unusable { .. } | ApiError::Status { .. } => NOT_OUR_SERVER,
-        ApiError::Refused(problem) => {
+        ApiError::Refused(problem, _) => {
             let own = for_code(problem.code).map(str::to_owned);
             let hint = own.or_else(|| problem.hint.as_deref().map(in_options));
             // Of what is the client's own fault the log has no more than the answer.

@@ -22,6 +22,8 @@ pub(crate) const OWN: [&str; 4] = [
 
 /// The daemon's socket on the machine, where Testcontainers' own container looks for it.
 const SOCKET: &str = "/var/run/docker.sock";
+/// The mode in which Testcontainers looks for published ports where the daemon is.
+const MODE: &str = "docker_host";
 
 /// One variable and its new value; none: it is unset.
 pub(crate) type Setting = (&'static str, Option<String>);
@@ -41,15 +43,19 @@ pub(crate) enum Shared {
     /// The daemon's socket as a container on its machine sees it.
     #[serde(rename = "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE")]
     TestcontainersSocket,
+    /// Whether Testcontainers for Python goes to published ports, or to the containers' own addresses.
+    #[serde(rename = "TESTCONTAINERS_CONNECTION_MODE")]
+    TestcontainersMode,
 }
 
 impl Shared {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::NoProxy,
         Self::NoProxyLower,
         Self::TestcontainersHost,
         Self::TestcontainersSocket,
+        Self::TestcontainersMode,
     ];
 
     /// The variable's name.
@@ -59,6 +65,7 @@ impl Shared {
             Self::NoProxyLower => "no_proxy",
             Self::TestcontainersHost => "TESTCONTAINERS_HOST_OVERRIDE",
             Self::TestcontainersSocket => "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE",
+            Self::TestcontainersMode => "TESTCONTAINERS_CONNECTION_MODE",
         }
     }
 }
@@ -96,17 +103,26 @@ pub(crate) fn changes(docker_host: &str, environment: &Environment) -> Vec<Chang
     for (name, to) in [
         (Shared::TestcontainersHost, host),
         (Shared::TestcontainersSocket, SOCKET),
+        (Shared::TestcontainersMode, MODE),
     ] {
-        // Where there is none, every Testcontainers takes the right one from DOCKER_HOST.
-        if let Some(from) = before(name).filter(|from| from != to) {
-            changes.push(Change {
-                name,
-                to: to.to_owned(),
-                from: Some(from),
-            });
+        // Where there is none, every Testcontainers takes the right one from DOCKER_HOST; but in a container
+        // the one for Python takes a daemon on loopback for one of that very container.
+        let from = before(name);
+        let misled = name == Shared::TestcontainersMode
+            && from.is_none()
+            && environment.in_container
+            && is_loopback(host);
+        if misled || from.as_ref().is_some_and(|from| from != to) {
+            let to = to.to_owned();
+            changes.push(Change { name, to, from });
         }
     }
     changes
+}
+
+/// Whether Testcontainers takes the host for the very machine that it runs on.
+fn is_loopback(host: &str) -> bool {
+    ["localhost", "127.0.0.1", "::1"].contains(&host)
 }
 
 /// What takes all of it back: the lease's own variables go, and what was changed is again as it was,

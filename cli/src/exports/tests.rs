@@ -86,6 +86,25 @@ fn what_testcontainers_was_told_about_another_daemon_is_replaced() {
 }
 
 #[test]
+fn in_a_container_a_daemon_on_loopback_is_not_taken_for_the_containers_own() {
+    let mode = "TESTCONTAINERS_CONNECTION_MODE=docker_host";
+    let inside = |shared| Environment {
+        in_container: true,
+        ..environment(false, shared)
+    };
+    for host in ["tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1"] {
+        assert_eq!(changed(host, &inside(&[])), [mode]);
+        assert!(changed(host, &environment(false, &[])).is_empty());
+    }
+    // Elsewhere it finds out by itself, unless it was told something else.
+    assert!(changed(HOST, &inside(&[])).is_empty());
+    let other = [(Shared::TestcontainersMode, "bridge_ip")];
+    assert_eq!(changed(HOST, &environment(false, &other)), [mode]);
+    let right = [(Shared::TestcontainersMode, "docker_host")];
+    assert!(changed("tcp://127.0.0.1:1", &inside(&right)).is_empty());
+}
+
+#[test]
 fn what_was_changed_is_put_back_unless_somebody_changed_it_since() {
     let before = environment(true, &[(Shared::NoProxy, "corp")]);
     let changes = changes(HOST, &before);

@@ -7,7 +7,7 @@ use std::process::Command;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, Reply, Request, problem};
+use crate::fake::{Fake, LEASE, Reply, Request, problem};
 use crate::sandbox::{Sandbox, script};
 
 /// A docker CLI that says these things, alone in a folder.
@@ -110,6 +110,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     command
         .env("HTTPS_PROXY", "http://proxy.example:3128")
         .env("DOCKER_CONTEXT", "desktop")
+        .env("DOCKER_API_VERSION", "1.41")
         .env("XDG_RUNTIME_DIR", "")
         .env("TMPDIR", "/proc");
     let shown = sandbox.show(&mut command);
@@ -137,5 +138,38 @@ fn what_is_not_there_is_told() {
         "doctor --url nonsense",
         COMPLETE,
     ));
+    assert_snapshot!(all);
+}
+
+/// What `docker` says of the daemon of this shell's lease.
+#[test]
+fn a_docker_cli_that_the_engine_does_not_accept_is_told() {
+    let mut all = String::new();
+    for said in [
+        "echo 26.1.5 1.45 1.24",
+        "echo Error response from daemon: client version 1.20 is too old. Minimum supported API version is 1.44 >&2; exit 1",
+        "echo Error response from daemon: client version 1.99 is too new. Maximum supported API version is 1.45 >&2; exit 1",
+        "printf 'Cannot connect to the \\033[2J daemon' >&2; exit 1",
+        "exit 1",
+    ] {
+        let server = Fake::on("GET", well);
+        let sandbox = Sandbox::new(&server);
+        assert!(sandbox.program("-q").status().unwrap().success());
+        let docker = format!(
+            "case \"$1 $3\" in
+                *Server*) test \"$DOCKER_HOST $DOCKER_TLS_VERIFY $DOCKER_CERT_PATH\" = \
+                    \"tcp://127.0.0.1:23760 1 {}/{LEASE}\" || exit 9; {said} ;;
+                *) {COMPLETE} ;;
+            esac",
+            sandbox.leases().display()
+        );
+        let mut command = with_docker(&sandbox, "doctor", &docker);
+        command.env("REMOTE_DOCKER_LEASE", LEASE);
+        let shown = sandbox.show(&mut command);
+        let (code, _) = shown.split_once('\n').unwrap();
+        let daemon = shown.lines().skip_while(|line| !line.contains(" daemon "));
+        let lines = daemon.take_while(|line| !line.contains(" proxy "));
+        all += &format!("{code}\n{}\n", lines.collect::<Vec<_>>().join("\n"));
+    }
     assert_snapshot!(all);
 }

@@ -30,6 +30,8 @@ pub(crate) enum Reply {
     Html(u16),
     /// These bytes, and then the connection is closed.
     Raw(Vec<u8>),
+    /// The first bytes, and then the others again and again with this pause, until the client goes away.
+    Endless(&'static str, &'static str, Duration),
     /// Nothing until the client goes away.
     Hang,
     /// Nothing until the client has closed its sending side, and then this all the same.
@@ -175,6 +177,16 @@ impl Shared {
                 .as_bytes(),
             ),
             Reply::Raw(bytes) => writer.write_all(&bytes),
+            Reply::Endless(first, again, pause) => {
+                let mut written = writer.write_all(first.as_bytes());
+                while written.is_ok() {
+                    thread::sleep(pause);
+                    written = writer.write_all(again.as_bytes());
+                }
+                self.seen.lock().unwrap().abandoned.push(request.method);
+                self.changed.notify_all();
+                Ok(())
+            }
             Reply::Hang => {
                 let _ = reader.read_to_end(&mut Vec::new());
                 self.seen.lock().unwrap().abandoned.push(request.method);

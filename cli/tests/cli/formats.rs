@@ -19,6 +19,7 @@ fn astray(sandbox: &Sandbox, command: &mut Command) {
         .env("HTTPS_PROXY", "http://proxy.example:3128")
         .env("NO_PROXY", ".example, 'x'")
         .env("TESTCONTAINERS_HOST_OVERRIDE", "host.docker.internal")
+        .env("TESTCONTAINERS_CONNECTION_MODE", "bridge_ip")
         .env(
             "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE",
             "/var/run/docker.sock",
@@ -108,7 +109,8 @@ fn start_and_stop_in_the_words_of_each_reader() {
         stop.env("REMOTE_DOCKER_LEASE", LEASE)
             .env("NO_PROXY", ".example, 'x',127.0.0.1")
             .env("no_proxy", ".example, 'x',127.0.0.1")
-            .env("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1");
+            .env("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+            .env("TESTCONTAINERS_CONNECTION_MODE", "docker_host");
         let stop = sandbox.show(&mut stop);
         all += &format!("$ start --format {format}\n{start}$ stop --format {format}\n{stop}\n");
     }
@@ -126,7 +128,8 @@ fn a_job_of_github_gets_the_variables_for_its_next_steps() {
     let mut stop = program(&sandbox, "stop --format github");
     stop.env("GITHUB_ENV", &file)
         .env("REMOTE_DOCKER_LEASE", LEASE)
-        .env("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1");
+        .env("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+        .env("TESTCONTAINERS_CONNECTION_MODE", "docker_host");
     all += &sandbox.show(&mut stop);
     all += "--- file\n";
     all += &sandbox.tidy(&fs::read_to_string(&file).unwrap());

@@ -1,5 +1,7 @@
 //! Servers that are broken, wrong or hostile.
 
+use std::time::{Duration, Instant};
+
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
@@ -209,4 +211,147 @@ fn an_answer_about_another_lease_is_refused() {
     });
     let sandbox = Sandbox::new(&server);
     assert_snapshot!(sandbox.show(&mut sandbox.program(&format!("stop {LEASE} --wait"))));
+}
+
+#[test]
+fn an_answer_without_an_end_is_left() {
+    let now_and_then = Duration::from_millis(20);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    let body = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n[";
+    let mut all = Vec::new();
+    for (first, again, pause) in [
+        (body, " ", now_and_then),
+        (head, "x: y\r\n", now_and_then),
+        ("", "HTTP/1.1 100 Continue\r\n\r\n", now_and_then),
+        (body, "                                ", Duration::ZERO),
+        (head, "x: yyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n", Duration::ZERO),
+    ] {
+        let server = Fake::on("GET", move |_| Reply::Endless(first, again, pause));
+        let sandbox = Sandbox::new(&server);
+        // The last two need no patience: they are too much.
+        let patience = if pause.is_zero() { "60s" } else { "400ms" };
+        let mut command = sandbox.program(&format!("list --timeout {patience}"));
+        all.push(sandbox.show(&mut command));
+        server.wait_for_abandoned("GET");
+    }
+    let shown = all.join("");
+    assert!(!shown.contains("60s"), "{shown}");
+    assert_snapshot!(shown);
+
+    // `run` asks and waits, and nothing stays of that either.
+    let server = Fake::on("POST", move |_| Reply::Endless(body, " ", now_and_then));
+    let sandbox = Sandbox::new(&server);
+    let mut command = sandbox.program("run --wait 1s --timeout 100ms touch started");
+    assert_snapshot!("endless_run", sandbox.show(&mut command));
+    server.wait_for_abandoned("POST");
+    assert!(!sandbox.path("started").exists() && sandbox.is_clean());
+}
+
+/// Whoever is named there would get the token.
+#[test]
+fn no_redirect_is_followed() {
+    let elsewhere = Fake::start();
+    let mut all = String::new();
+    for (method, args) in [
+        ("GET", "list".to_owned()),
+        ("POST", "start".to_owned()),
+        ("DELETE", format!("stop {LEASE}")),
+    ] {
+        let answer = format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: {}/v1/leases\r\ncontent-length: 0\r\n\
+             connection: close\r\n\r\n",
+            elsewhere.url
+        );
+        let server = Fake::on(method, move |_| Reply::Raw(answer.clone().into_bytes()));
+        let sandbox = Sandbox::new(&server);
+        all += &sandbox.show(&mut sandbox.program(&args));
+    }
+    assert!(elsewhere.calls().is_empty());
+    assert_snapshot!(all);
+}
+
+/// An id is part of paths: of the server's, and of this machine's.
+#[test]
+fn an_id_that_is_a_path_is_none() {
+    for id in [
+        "../../../etc",
+        "l-000000000000/",
+        "l-..\\..\\evil",
+        "",
+        "l-0000000000001\n",
+    ] {
+        let (shown, calls) = start_and_calls(move |request| {
+            let mut lease = lease(request);
+            lease["id"] = json!(id);
+            Reply::Json(201, lease)
+        });
+        assert!(shown.starts_with("exit status: 76\n"), "{shown}");
+        assert_eq!(calls, ["POST /v1/leases"]);
+    }
+    let mut all = String::new();
+    for args in [
+        "stop ../../x",
+        "show l-000000000000/",
+        "ssh --lease ../x true",
+    ] {
+        let sandbox = Sandbox::at("http://127.0.0.1:9");
+        let shown = sandbox.show(&mut sandbox.program(args));
+        assert!(shown.starts_with("exit status: 2\n"), "{shown}");
+        let mut command = sandbox.program(args.split_once(' ').unwrap().0);
+        command.env("REMOTE_DOCKER_LEASE", "../../x");
+        all += &sandbox.show(&mut command);
+    }
+    assert_snapshot!(all);
+}
+
+/// Sums and products of what the server says must not overflow, nor make the program ask without end.
+#[test]
+fn numbers_beyond_all_measure_do_no_harm() {
+    let most = u64::MAX;
+    let lives = json!({
+        "ttl_s": most, "keepalive_s": most, "idle_s": most,
+        "ready_at": "0001-01-01T00:00:00Z", "expires_at": "9999-12-31T23:59:59Z",
+        "timings": [{ "step": "a", "duration_ms": most }, { "step": "b", "duration_ms": most }],
+    });
+    let dies = json!({
+        "ttl_s": 0, "keepalive_s": 0, "idle_s": 0,
+        "ready_at": "9999-12-31T23:59:59Z", "expires_at": "0001-01-01T00:00:00Z",
+    });
+    for changes in [lives, dies] {
+        let answer = changes.clone();
+        let server = Fake::on("POST", move |request| {
+            if request.path.ends_with("/heartbeat") {
+                return Reply::Json(200, json!({}));
+            }
+            let mut lease = lease(request);
+            for (name, value) in answer.as_object().unwrap() {
+                lease[name] = value.clone();
+            }
+            Reply::Json(201, lease)
+        });
+        let sandbox = Sandbox::new(&server);
+        let started = Instant::now();
+        let mut command = sandbox.program("run -- sh -c");
+        let output = command.arg("sleep 1; exit 3").output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        let calls = server.calls();
+        let beats = calls.iter().filter(|call| call.ends_with("/heartbeat"));
+        // Four a second at most.
+        let most = started.elapsed().as_millis() / 250;
+        assert!(beats.count() as u128 <= most, "{calls:?}");
+        server.assert_given_back(&sandbox);
+    }
+    let server = Fake::on("GET", move |_| {
+        Reply::Json(
+            200,
+            json!({
+                "id": LEASE, "state": "waiting", "engine": "28", "size": "small", "ttl_s": most,
+                "created_at": "0001-01-01T00:00:00+23:59",
+                "queue": { "position": u32::MAX, "doing": "queued", "estimated_wait_s": most },
+                "timings": [{ "step": "a", "duration_ms": most }],
+            }),
+        )
+    });
+    let sandbox = Sandbox::new(&server);
+    assert_snapshot!(sandbox.show(&mut sandbox.program(&format!("show {LEASE}"))));
 }

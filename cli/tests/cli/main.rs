@@ -11,6 +11,7 @@ mod fake;
 mod sandbox;
 mod terminal;
 
+mod budget;
 mod docker_config;
 mod doctor;
 mod formats;
@@ -27,3 +28,4 @@ mod ssh;
 mod start;
 mod stop;
 mod tls;
+mod versions;

@@ -68,6 +68,8 @@ impl Sandbox {
             .env("TMPDIR", self.path("tmp"))
             .env("REMOTE_DOCKER_URL", &self.url)
             .env("REMOTE_DOCKER_TOKEN", TOKEN)
+            // What the program would set in a container, as which the tests may run.
+            .env("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
             .current_dir(self.root.path())
             .stdin(Stdio::null());
     }

@@ -47,6 +47,7 @@ pub struct CreateLease {
 /// while it waits goes straight to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LeaseState {
     /// No machine is ready for it yet.
     Waiting,
@@ -56,6 +57,9 @@ pub enum LeaseState {
     Ending,
     /// Nothing of it is left on the host.
     Ended,
+    /// Something that this client does not know; no server of this version sends it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why a lease ended.

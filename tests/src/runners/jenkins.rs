@@ -48,6 +48,7 @@ impl<'a> Jenkins<'a> {
             .arg(library.join("vars"))
             .arg(script)
             .arg(&self.temporary)
+            .env("JAVA_HOME", java_home())
             .env("REMOTE_DOCKER_URL", self.cli.url())
             .env("SECRET_TOKEN", self.cli.token())
             .env("BUILD_TAG", "jenkins-app-7");
@@ -63,4 +64,12 @@ impl<'a> Jenkins<'a> {
         let entries = std::fs::read_dir(&self.temporary).expect("the temporary folder");
         entries.flatten().map(|entry| entry.path()).collect()
     }
+}
+
+/// Where the host's Java is: Groovy by itself looks for the one of the package `default-jre`, and runs with any.
+fn java_home() -> PathBuf {
+    let java = PathBuf::from("/usr/bin/java");
+    let java = java.canonicalize().expect("a Java");
+    let home = java.ancestors().nth(2).expect("its folder");
+    home.to_owned()
 }

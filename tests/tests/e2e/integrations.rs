@@ -175,3 +175,51 @@ fn a_gitlab_job_gets_a_machine_that_goes_after_its_script() {
     assert!(done.after.status.success(), "{}", said(&done.after));
     assert_given_back(&server, &job.left());
 }
+
+/// What people and pull requests write into options stays what it is: no shell and no runner obeys it.
+#[test]
+fn options_of_jobs_are_words_and_nothing_else() {
+    let (server, cli) = start();
+    let owned = server.root().join("owned");
+    let touch = format!("touch${{IFS}}{}", owned.display());
+    let evil = format!("$({touch});`{touch}`'\"*%0A");
+
+    let job = gitlab::Job::new(&server, &cli);
+    // What a shell would put in the place of the word with the star.
+    std::fs::write(server.root().join("app/star=expanded"), "").unwrap();
+    let options = format!("--label why={evil} --label star=*");
+    let list = "setup-remote-docker list --format json";
+    let done = job.run(&[("REMOTE_DOCKER_OPTIONS", &options)], &[list]);
+    assert!(done.script.status.success(), "{}", said(&done.script));
+    let told: serde_json::Value = serde_json::from_slice(&done.script.stdout).unwrap();
+    assert_eq!(told["leases"][0]["labels"]["why"], evil.as_str());
+    assert_eq!(told["leases"][0]["labels"]["star"], "*");
+    assert_given_back(&server, &job.left());
+
+    let mut job = github::Job::new(&server, &cli);
+    let done = job.uses(&[
+        ("url", cli.url()),
+        ("token", cli.token()),
+        ("engine", &evil),
+    ]);
+    assert_eq!(done.status.code(), Some(65), "{}", said(&done));
+    let done = job.uses(&[("command", "stop\n::add-mask::a\r\n::set-output name=b::c")]);
+    assert_eq!(done.status.code(), Some(2), "{}", said(&done));
+    assert_eq!(text(&done.stdout).lines().count(), 1, "{}", said(&done));
+    let done = job.uses(&[("command", "runaway")]);
+    assert_eq!(done.status.code(), Some(2), "{}", said(&done));
+    assert!(server.api().list().is_empty());
+
+    let jenkins = Jenkins::new(&server, &cli);
+    let escaped = evil.replace('\\', "\\\\").replace('\'', "\\'");
+    let done = jenkins.build(&format!(
+        "def lease = setupRemoteDocker.start(credentialsId: 'token', labels: [why: '{escaped}'])\n\
+         echo lease.id"
+    ));
+    assert!(done.status.success(), "{}", said(&done));
+    let leases = server.api().list();
+    assert_eq!(leases[0].labels["why"], evil, "{leases:?}");
+    server.api().release(leases[0].id);
+    server.wait_clean();
+    assert!(!owned.exists(), "a shell obeyed an option");
+}

@@ -77,12 +77,15 @@ fn testcontainers_that_is_killed_leaves_no_container() {
 
     let mut command = bounded(PATIENCE, python());
     docker.environment(&mut command);
+    // All that the lease gave, for in a container, as CI jobs are, Testcontainers would take an address on
+    // loopback for its own daemon's.
+    for (name, value) in lease["environment"].as_object().unwrap() {
+        command.env(name, value.as_str().unwrap());
+    }
     let user = command
         .arg("-B")
         .arg(script("testcontainers_killed.py"))
         .env("RYUK_CONTAINER_IMAGE", "reaper")
-        // In a container, as CI jobs are, it would take an address on loopback for its own daemon's.
-        .env("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use e2e::docker::BUSYBOX;
 use e2e::process::{bounded, said, succeed, text};
 use e2e::{Cli, TestServer, until};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -127,6 +129,34 @@ fn a_signal_reaches_the_command() {
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     let code = child.wait().unwrap().code();
     assert_eq!(code, Some(128 + 15));
+    holder.stop();
+}
+
+/// Nobody reads what it prints, so that it cannot print on; a signal ends it all the same.
+#[test]
+fn a_signal_ends_it_although_nobody_takes_the_output() {
+    let holder = Holder::new();
+    let mut command = holder
+        .cli
+        .bare(["ssh", "--lease", holder.id(), "--", "yes"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = child.stdout.take().unwrap();
+    // The other end of it, to ask whether there is room.
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let end = fs::File::options().write(true).open(path).unwrap();
+    let has_room = || {
+        let mut asked = [PollFd::new(end.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut asked, PollTimeout::ZERO).unwrap() > 0
+    };
+    until("the pipe is full", PATIENCE, has_room, |room| !room);
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let code = until(
+        "it has ended",
+        PATIENCE,
+        || child.try_wait().unwrap(),
+        Option::is_some,
+    );
+    assert_eq!(code.unwrap().code(), Some(128 + 15));
     holder.stop();
 }
 
