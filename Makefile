@@ -43,8 +43,13 @@ cli-static: packages ## the CLI as one file that runs on any x86-64 Linux
 	    cargo build --locked --release -p setup-remote-docker --target $(TRIPLE)
 	@cli/check-static.sh '$(CLI_STATIC)'
 
-image: agent cache ## the guest image, unless it is up to date
+image: agent cache ## the guest image with Docker 26, unless it is up to date
 	images/build.sh --agent '$(AGENT)' --out '$(IMAGES)/trixie'
+
+# Beside the folder of the usual image, so that servers on that have the one engine only.
+image-sid: agent cache ## the guest image with Docker 28, likewise, in a folder of its own
+	images/build.sh --agent '$(AGENT)' --definition images/definitions/sid.image \
+	    --cache '$(IMAGES)/.cache' --out '$(REMOTE_DOCKER_CACHE)/images-sid/sid'
 
 lint: packages ## format, clippy, shellcheck, and cargo-deny where it is installed
 	@tests/run.sh lint
@@ -94,4 +99,4 @@ help: ## this list
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo test build agent cli-static image lint docs bench soak fuzz packages clean cache where help
+.PHONY: demo test build agent cli-static image image-sid lint docs bench soak fuzz packages clean cache where help

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Builds the guest image: root disk, kernel, initramfs, client tools and a manifest of them.
 #
-#   images/build.sh --agent PATH --out DIR [--suite SUITE] [--cache DIR] [--source LINE]... [--force]
+#   images/build.sh --agent PATH --out DIR [--definition FILE] [--cache DIR] [--source LINE]...
+#                   [--pin MANIFEST] [--force]
 #
-#   --agent PATH   the guest agent, a static executable
-#   --out DIR      where the image goes; replaced as a whole when the new one is complete
-#   --suite SUITE  Debian suite of the guest (default: trixie)
-#   --cache DIR    where the root file system without the agent is kept (default: DIR/../.cache)
-#   --source LINE  APT source to install from ("deb [options] URI SUITE main"); may be repeated.
-#                  Default: the mirrors this host uses if it runs Debian, else mmdebstrap's own
-#   --force        build everything anew, for instance to take in security updates
+#   --agent PATH       the guest agent, a static executable
+#   --out DIR          where the image goes; replaced as a whole when the new one is complete
+#   --definition FILE  which engine, from where (default: definitions/trixie.image beside this script)
+#   --cache DIR        where root file systems without the agent are kept (default: DIR/../.cache)
+#   --source LINE      APT source of Debian's packages ("deb [options] URI SUITE main"); may be repeated.
+#                      Default: the mirrors this host uses if it runs Debian, else mmdebstrap's own
+#   --pin MANIFEST     take the very packages that this manifest of an earlier image lists, or fail
+#   --force            build everything anew, for instance to take in security updates
 #
 # Does nothing if DIR already holds what the recipe, the options and the agent would give. Needs
 # neither loop devices nor mounts on the host. As an ordinary user it needs user namespaces (package
@@ -54,7 +56,7 @@ fail() {
 
 parse_arguments() {
     recipe=$(dirname "$(readlink -f "$0")")/recipe
-    agent='' out='' suite=trixie cache='' force='' sources=()
+    agent='' out='' definition=$(dirname "$recipe")/definitions/trixie.image cache='' pin='' force='' sources=()
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help)
@@ -62,14 +64,15 @@ parse_arguments() {
                 exit 0
                 ;;
             --force) force=yes ;;
-            --agent | --out | --suite | --cache | --source)
+            --agent | --out | --definition | --cache | --source | --pin)
                 [ -n "${2-}" ] || fail "$1 needs a value" "see $0 --help"
                 case $1 in
                     --agent) agent=$2 ;;
                     --out) out=$2 ;;
-                    --suite) suite=$2 ;;
+                    --definition) definition=$2 ;;
                     --cache) cache=$2 ;;
                     --source) sources+=("$2") ;;
+                    --pin) pin=$2 ;;
                 esac
                 shift
                 ;;
@@ -79,10 +82,53 @@ parse_arguments() {
     done
     [ -n "$agent" ] || fail '--agent is missing' "see $0 --help"
     [ -n "$out" ] || fail '--out is missing' "see $0 --help"
-    [[ $suite =~ ^[a-z]+$ ]] || fail "\"$suite\" is not the name of a Debian suite"
+    [ -z "$pin" ] || [ -r "$pin" ] || fail "cannot read $pin" 'give the manifest.json of an earlier image'
+    read_definition
     out=$(readlink -m "$out")
     cache=$(readlink -m "${cache:-$(dirname "$out")/.cache}")
 }
+
+# The definition: lines of "Key: value". Everything unknown or malformed is refused, with its line.
+read_definition() {
+    local line number=0 key value
+    name=$(basename "$definition" .image)
+    [[ $name =~ ^[a-z0-9][a-z0-9.-]*$ ]] || fail "the definition $definition should be called NAME.image"
+    suite='' engine='' packages=() client=() extra_sources=()
+    [ -r "$definition" ] || fail "cannot read the definition $definition" 'images/definitions has those of this tree'
+    while IFS= read -r line || [ -n "$line" ]; do
+        number=$((number + 1))
+        case $line in '' | '#'*) continue ;; esac
+        [[ $line =~ ^([A-Za-z]+):[[:space:]]+(.*[^[:space:]])[[:space:]]*$ ]] ||
+            bad_definition "$number" "\"$line\" is not \"Key: value\""
+        key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
+        case $key in
+            Suite)
+                [[ $value =~ ^[a-z]+$ ]] || bad_definition "$number" "\"$value\" is not the name of a Debian suite"
+                suite=$value
+                ;;
+            Engine | Packages | Client)
+                [[ $value =~ ^[a-z0-9][a-z0-9.+-]+(\ +[a-z0-9][a-z0-9.+-]+)*$ ]] ||
+                    bad_definition "$number" "\"$value\" is not a list of packages with blanks between"
+                case $key in
+                    Engine) engine=$value ;;
+                    Packages) read -ra packages <<<"$value" ;;
+                    Client) read -ra client <<<"$value" ;;
+                esac
+                ;;
+            Source)
+                [[ $value = 'deb '* ]] || bad_definition "$number" 'a source begins with "deb "'
+                extra_sources+=("$value")
+                ;;
+            *) bad_definition "$number" "there is no key \"$key\": there are Suite, Engine, Packages, Client and Source" ;;
+        esac
+    done <"$definition"
+    [ -n "$suite" ] || bad_definition "$number" 'Suite is missing: "Suite: trixie"'
+    [ -n "$engine" ] || bad_definition "$number" 'Engine is missing: the package whose version is the engine'"'"'s, "Engine: docker.io"'
+    [[ " ${packages[*]} " = *" $engine "* ]] || bad_definition "$number" "Packages does not name $engine, the engine"
+    [ ${#client[@]} -gt 0 ] || bad_definition "$number" 'Client is missing: packages of the docker CLI and its plugins'
+}
+
+bad_definition() { fail "$definition, line $1: $2" 'images/README.md tells what a definition holds'; }
 
 check_host() {
     if [ ! -f "$agent" ] || [ ! -x "$agent" ]; then
@@ -113,7 +159,8 @@ recipe_digest() {
         files+=("$(readlink -f "$0")")
     fi
     {
-        printf '%s\n' "$1" "$suite" "${sources[@]}"
+        printf '%s\n' "$1" "$suite" "$engine" "${packages[*]}" "${client[*]}" "${extra_sources[@]}" "${sources[@]}"
+        if [ -n "$pin" ]; then pins; fi
         local file
         for file in "${files[@]}"; do
             printf '%s ' "${file#"$recipe/"}" | sed 's|.*/build.sh |build.sh |'
@@ -123,15 +170,16 @@ recipe_digest() {
 }
 
 is_up_to_date() {
-    local manifest=$out/manifest.json name size
+    local manifest=$out/manifest.json file size
     [ -r "$manifest" ] || return 1
     grep -q "\"recipe_digest\": \"$digest\"" "$manifest" || return 1
-    for name in docker cli-plugins/docker-buildx cli-plugins/docker-compose; do
-        [ -x "$out/client/$name" ] || return 1
+    for file in docker cli-plugins/docker-buildx cli-plugins/docker-compose; do
+        [ -x "$out/client/$file" ] || return 1
     done
-    for name in disk.qcow2 vmlinuz initrd.img; do
-        size=$(sed -n "s/.*\"$name\": {.*\"size\": \([0-9]*\)}.*/\1/p" "$manifest")
-        [ -n "$size" ] && [ "$(stat -c %s "$out/$name" 2>/dev/null)" = "$size" ] || return 1
+    [ -s "$out/sbom.spdx.json" ] || return 1
+    for file in disk.qcow2 vmlinuz initrd.img; do
+        size=$(sed -n "s/.*\"$file\": {.*\"size\": \([0-9]*\)}.*/\1/p" "$manifest")
+        [ -n "$size" ] && [ "$(stat -c %s "$out/$file" 2>/dev/null)" = "$size" ] || return 1
     done
 }
 
@@ -206,18 +254,26 @@ host_transport() {
 build_rootfs() {
     local key
     key=$(recipe_digest rootfs)
-    layer=$cache/rootfs-$suite-${key:0:16}.tar.zst
+    layer=$cache/rootfs-$name-${key:0:16}.tar.zst
     if [ -z "$force" ] && [ -s "$layer" ]; then
         say 'root file system: taken from the cache'
         return
     fi
     local include
-    include=$(sed 's/#.*//' "$recipe/packages" | tr -s ' \n' ',' | sed 's/^,//;s/,$//')
+    include=$({ printf '%s\n' "${packages[@]}" && sed 's/#.*//' "$recipe/packages"; } | tr -s ' \n' ',' | sed 's/^,//;s/,$//')
     if [ ${#sources[@]} -eq 0 ]; then readarray -t sources < <(host_sources); fi
     local option options=()
     # mmdebstrap's own sources: it cannot find their key by itself on a host without gpg.
     if [ ${#sources[@]} -eq 0 ] && [ -r "$KEYRING" ]; then options=("--keyring=$KEYRING"); fi
     while read -r option; do options+=("--aptopt=$option"); done < <(host_transport)
+    if [ -n "$pin" ]; then
+        pins | awk '{ print "Package: " $1 "\nPin: version " $2 "\nPin-Priority: 1001\n" }' >"$cache/pins"
+        options+=("--aptopt=Dir::Etc::preferences \"$cache/pins\"")
+    fi
+    # With sources of its own on the command line mmdebstrap adds none.
+    if [ ${#extra_sources[@]} -gt 0 ] && [ ${#sources[@]} -eq 0 ]; then
+        fail "$definition has a Source, and it is not known where Debian's packages come from" 'name it with --source'
+    fi
     # Times in the layer are clamped to this; it stands in the layer's own time, for the manifest.
     local epoch=${SOURCE_DATE_EPOCH:-$(date +%s)}
     SOURCE_DATE_EPOCH=$epoch run "$cache/rootfs.log" 'root file system: installing packages (about half a minute)' \
@@ -227,14 +283,14 @@ build_rootfs() {
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/lintian/*' \
         --dpkgopt='path-exclude=/usr/share/bash-completion/*' --dpkgopt='path-exclude=/usr/share/bug/*' \
-        --skip=output/dev --customize-hook="$recipe/rootfs-hook.sh \"\$1\"" \
-        "$suite" "$layer.part.tar" "${sources[@]}"
+        --skip=output/dev --customize-hook="$recipe/rootfs-hook.sh \"\$1\" ${client[*]}" \
+        "$suite" "$layer.part.tar" "${sources[@]}" "${extra_sources[@]}"
     run "$cache/compress.log" 'root file system: storing it in the cache' \
         zstd -q -f -T0 -3 "$layer.part.tar" -o "$layer.part"
     touch -d "@$epoch" "$layer.part"
     rm -f "$layer.part.tar"
     # Layers of earlier recipes serve nobody any more.
-    find "$cache" -maxdepth 1 -name "rootfs-$suite-*.tar.zst" -delete
+    find "$cache" -maxdepth 1 -name "rootfs-$name-*.tar.zst" -delete
     mv -T "$layer.part" "$layer"
 }
 
@@ -245,15 +301,33 @@ build_image() {
     if [ "$(id -u)" -ne 0 ]; then as_root=(fakeroot --); fi
     SOURCE_DATE_EPOCH=$epoch run "$cache/assemble.log" 'image: writing disk and initramfs (some seconds)' \
         "${as_root[@]}" "$recipe/assemble.sh" "$layer" "$(readlink -f "$agent")" "$out.new"
+    check_pins "$out.new/image/packages"
     write_manifest "$out.new/image" "$out.new/out" >"$out.new/out/manifest.json"
+    awk -F '\t' -f "$recipe/sbom.awk" -v suite="$suite" -v digest="$digest" \
+        -v created="$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" -v agent="$(sha256sum <"$agent" | cut -d ' ' -f 1)" \
+        "$out.new/image/packages" >"$out.new/out/sbom.spdx.json"
+}
+
+# The packages of the manifest that --pin names, "name version" in each line.
+pins() {
+    sed -n 's/^ *{"name": "\([^"]*\)", "version": "\([^"]*\)"},\{0,1\}$/\1 \2/p' "$pin"
+}
+
+# APT takes what it can get; whether that is what was asked for is seen only now.
+check_pins() {
+    local differ
+    [ -n "$pin" ] || return 0
+    differ=$(diff <(pins | sort) <(tr '\t' ' ' <"$1" | sort) | grep '^[<>]' || true)
+    [ -z "$differ" ] || fail "the packages are not those of $pin ('<' is wanted, '>' is what the archive gave):
+$differ" 'an archive keeps old versions only if it is a snapshot: name one of the right day with --source'
 }
 
 # write_manifest PARTS FILES. Every value is a number or a name or version as Debian allows them, or a
 # digest: nothing needs escaping.
 write_manifest() {
-    local engine name comma=''
-    engine=$(awk -F '\t' '$1 == "docker.io" { print $2 }' "$1/packages")
-    [[ $engine =~ ^([0-9]+:)?([0-9]+)(\.[0-9]+)* ]] || fail "cannot read docker.io's version, \"$engine\""
+    local version file comma=''
+    version=$(awk -F '\t' -v engine="$engine" '$1 == engine { print $2 }' "$1/packages")
+    [[ $version =~ ^([0-9]+:)?([0-9]+)(\.[0-9]+)* ]] || fail "cannot read the version of $engine, \"$version\""
     local major=${BASH_REMATCH[2]} engine_version=${BASH_REMATCH[0]#*:}
     cat <<JSON
 {
@@ -269,9 +343,9 @@ write_manifest() {
   "recipe_digest": "$digest",
   "files": {
 JSON
-    for name in disk.qcow2 initrd.img vmlinuz; do
-        printf '%s    "%s": {"sha256": "%s", "size": %s}' "$comma" "$name" \
-            "$(sha256sum <"$2/$name" | cut -d ' ' -f 1)" "$(stat -c %s "$2/$name")"
+    for file in disk.qcow2 initrd.img vmlinuz; do
+        printf '%s    "%s": {"sha256": "%s", "size": %s}' "$comma" "$file" \
+            "$(sha256sum <"$2/$file" | cut -d ' ' -f 1)" "$(stat -c %s "$2/$file")"
         comma=$',\n'
     done
     printf '\n  },\n  "packages": [\n'

@@ -30,6 +30,7 @@ main() {
 
     stage 'programs and tests' build
     stage 'guest image' make image
+    stage 'guest image of another engine' make image-sid
     stage 'python clients' tests/python/install.sh "$CARGO_TARGET_DIR/tools/python"
     inventory >"$work/before"
     stage 'demo' demo

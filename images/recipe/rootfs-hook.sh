@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Customize hook of mmdebstrap: runs outside the new root file system, which is $1, after all
-# packages are installed. Adds what packages cannot bring as they are, and drops what the guest never
+# packages are installed; the others are the packages of the client. Adds what packages cannot bring as they are, and drops what the guest never
 # reads. What belongs to the build and not to the guest goes to $1/.image; assemble.sh takes it out:
 #
 #   vmlinuz  kernel-version  initrd-modules/  client/  packages (name<TAB>version)  docker-api-version
 set -euo pipefail
 root=$1
+shift
+client=("$@")
 image=$root/.image
 work=$(mktemp -d "$root/.hook.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -64,12 +66,13 @@ while read -r verb file _; do
 done < <(chroot "$root" modprobe -S "$version" --show-depends virtio_blk)
 
 # --- Client tools, for hosts whose distribution has no docker CLI without a daemon.
-cp "$root/usr/bin/docker" "$image/client/docker"
-for plugin in docker-buildx docker-compose; do
-    deb=$(fetch "$plugin")
-    dpkg-deb -x "$deb" "$work/$plugin"
-    cp "$work/$plugin/usr/libexec/docker/cli-plugins/$plugin" "$image/client/cli-plugins/"
+for package in "${client[@]}"; do
+    deb=$(fetch "$package")
+    dpkg-deb -x "$deb" "$work/client"
+    if [ ! -e "$root/var/lib/dpkg/info/$package.list" ]; then record "$deb"; fi
 done
+cp "$work/client/usr/bin/docker" "$image/client/docker"
+cp "$work"/client/usr/libexec/docker/cli-plugins/* "$image/client/cli-plugins/"
 # The CLI and the engine come from one source package, so their API version is the same. The command
 # fails for want of a daemon, after it has printed this.
 chroot "$root" docker version --format '{{.Client.APIVersion}}' 2>/dev/null >"$image/docker-api-version" || true

@@ -48,10 +48,7 @@ fn main() {
     let json = arguments
         .json
         .unwrap_or_else(|| bin.join("cold-lease.json"));
-    let setting = Setting {
-        bin,
-        images: arguments.images,
-    };
+    let setting = Setting::new(bin, arguments.images);
     let server = Builder::new(setting).start();
     let machine = describe(&server);
     eprintln!("{machine}");

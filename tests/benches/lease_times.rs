@@ -65,10 +65,7 @@ fn main() {
         .json
         .clone()
         .unwrap_or_else(|| bin.join("lease-times.json"));
-    let setting = Setting {
-        bin,
-        images: arguments.images.clone(),
-    };
+    let setting = Setting::new(bin, arguments.images.clone());
     let mut figures = Figures::default();
     let machine = warm(&setting, arguments.times, &mut figures);
     ends(&setting, arguments.times, &mut figures);

@@ -39,11 +39,7 @@ fn main() -> ExitCode {
     let bin = arguments
         .bin
         .unwrap_or_else(|| own.parent().expect("its folder").to_owned());
-    let server = Builder::new(Setting {
-        bin,
-        images: arguments.images,
-    })
-    .start();
+    let server = Builder::new(Setting::new(bin, arguments.images)).start();
     println!("{} at the start", describe(&server));
     let plan = Plan {
         warm_up: arguments.warm_up as usize,

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 pub struct Setting {
     /// Folder of `remote-dockerd` and `setup-remote-docker`.
     pub bin: PathBuf,
-    /// Folder of images, one of which is `trixie`.
+    /// Folder that holds the one image under test.
     pub images: PathBuf,
+    name: &'static str,
 }
 
 impl Setting {
@@ -19,24 +20,56 @@ impl Setting {
     /// When something is missing; says how to get it.
     #[must_use]
     pub fn find() -> Self {
-        let cache = variable("REMOTE_DOCKER_CACHE")
-            .unwrap_or_else(|| "/var/cache/setup-remote-docker".into());
-        let setting = Self {
-            bin: variable("E2E_BIN_DIR").unwrap_or_else(|| target().join("debug")),
-            images: variable("E2E_IMAGES_DIR").unwrap_or_else(|| cache.join("images")),
-        };
-        setting.check();
+        let setting = Self::unchecked();
+        setting.check("make image");
         setting
     }
 
-    fn check(&self) {
+    /// The same programs, and the image of Debian's unstable suite, which has a newer engine. It lies in
+    /// a folder beside that of the usual one, because a server reads every image that it is given.
+    ///
+    /// # Panics
+    /// When something is missing; says how to get it.
+    #[must_use]
+    pub fn unstable() -> Self {
+        let usual = Self::unchecked();
+        let parent = usual.images.parent().unwrap_or(Path::new("/"));
+        let setting = Self {
+            images: parent.join("images-sid"),
+            name: "sid",
+            ..usual
+        };
+        setting.check("make image-sid");
+        setting
+    }
+
+    /// These programs and the image `trixie` in this folder.
+    #[must_use]
+    pub fn new(bin: PathBuf, images: PathBuf) -> Self {
+        Self {
+            bin,
+            images,
+            name: "trixie",
+        }
+    }
+
+    fn unchecked() -> Self {
+        let cache = variable("REMOTE_DOCKER_CACHE")
+            .unwrap_or_else(|| "/var/cache/setup-remote-docker".into());
+        Self::new(
+            variable("E2E_BIN_DIR").unwrap_or_else(|| target().join("debug")),
+            variable("E2E_IMAGES_DIR").unwrap_or_else(|| cache.join("images")),
+        )
+    }
+
+    fn check(&self, image: &str) {
         for (path, how) in [
             (
                 self.server(),
                 "cargo build -p remote-dockerd --features failpoints",
             ),
             (self.cli(), "cargo build -p setup-remote-docker"),
-            (self.image().join("manifest.json"), "make image"),
+            (self.image().join("manifest.json"), image),
         ] {
             assert!(
                 path.is_file(),
@@ -65,7 +98,7 @@ impl Setting {
     /// The image.
     #[must_use]
     pub fn image(&self) -> PathBuf {
-        self.images.join("trixie")
+        self.images.join(self.name)
     }
 
     /// The docker CLI: the one that came with the image, which has BuildKit's plugin; on hosts whose C
@@ -92,7 +125,7 @@ impl Setting {
         self.images
             .parent()
             .unwrap_or(Path::new("/var/tmp"))
-            .join("test-templates")
+            .join(format!("test-templates-{}", self.name))
     }
 
     /// Where what is known about failed tests is kept.

@@ -21,7 +21,11 @@ volumes:
 
 #[test]
 fn compose_brings_a_project_up_and_takes_it_away() {
-    let server = TestServer::start();
+    up_and_down(&TestServer::start());
+}
+
+/// What `docker compose` is for, on a machine of this server.
+pub(crate) fn up_and_down(server: &TestServer) {
     let machine = server.lease();
     let docker = machine.docker();
     docker.import_busybox();

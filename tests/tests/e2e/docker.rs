@@ -10,7 +10,11 @@ use e2e::{TestServer, until};
 
 #[test]
 fn docker_version() {
-    let server = TestServer::start();
+    version(&TestServer::start());
+}
+
+/// The daemon on a machine of this server is of the version that the image promises.
+pub(crate) fn version(server: &TestServer) {
     let machine = server.lease();
     let version = machine
         .docker()
@@ -23,7 +27,11 @@ fn docker_version() {
 
 #[test]
 fn run_starts_a_container_and_passes_its_exit_code_on() {
-    let server = TestServer::start();
+    run(&TestServer::start());
+}
+
+/// Containers on a machine of this server.
+pub(crate) fn run(server: &TestServer) {
     let machine = server.lease();
     let docker = machine.docker();
     docker.import_busybox();

@@ -16,6 +16,7 @@ mod crash;
 mod docker;
 mod doctor;
 mod ending;
+mod engines;
 mod faults;
 mod guest;
 mod integrations;

@@ -22,7 +22,11 @@ fn script(name: &str) -> PathBuf {
 
 #[test]
 fn docker_py_builds_and_runs() {
-    let server = TestServer::start();
+    docker_py(&TestServer::start());
+}
+
+/// A build, containers and their output by Python's library, on a machine of this server.
+pub(crate) fn docker_py(server: &TestServer) {
     let cli = server.cli();
     let context = server.root().join("context");
     tree::write_busybox(&context.join("tree"));
