@@ -45,11 +45,25 @@ pub(crate) struct Settings {
     pub(crate) warnings: Vec<String>,
 }
 
+/// What is noted of a lease on this machine.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseAccess {
+    /// The server that made it.
+    pub(crate) url: Option<String>,
+    /// Its own credential, good also when what it was made with is over.
+    pub(crate) token: Option<Token>,
+}
+
 /// A bearer token that can stand in a header; it never shows in debug output.
 #[derive(Debug, Clone)]
 pub(crate) struct Token(Secret);
 
 impl Token {
+    /// One that came with a lease, if it can stand in a header.
+    pub(crate) fn of_lease(text: &str) -> Option<Self> {
+        check_token("the server".to_owned(), text.to_owned()).ok()
+    }
+
     /// The value of the `Authorization` header. Never to be logged.
     pub(crate) fn header_value(&self) -> String {
         format!("Bearer {}", self.0.0)
@@ -117,17 +131,17 @@ pub(crate) enum ConfigError {
 
 /// Puts the settings together.
 ///
-/// `lease_url` is the server that made the lease which the command is about, where that is known;
-/// only a flag wins over it, as no other server knows that lease.
+/// `lease` is what is known of the lease which the command is about: only flags win over it, as no other
+/// server knows that lease.
 ///
 /// # Errors
 /// A file that was named cannot be read, something in it is wrong, or a value is not usable.
 pub(crate) fn load(
     flags: &GlobalArgs,
     environment: &Environment,
-    lease_url: Option<&str>,
+    lease: &LeaseAccess,
 ) -> Result<Settings, ConfigError> {
-    let (settings, token) = load_but_token(flags, environment, lease_url)?;
+    let (settings, token) = load_but_token(flags, environment, lease)?;
     let token = token?;
     Ok(Settings { token, ..settings })
 }
@@ -139,7 +153,7 @@ pub(crate) fn load(
 pub(crate) fn load_but_token(
     flags: &GlobalArgs,
     environment: &Environment,
-    lease_url: Option<&str>,
+    lease: &LeaseAccess,
 ) -> Result<(Settings, Result<Token, ConfigError>), ConfigError> {
     let mut warnings = Vec::new();
     let (path, file) = read_file(flags.config.as_deref(), environment, &mut warnings)?;
@@ -147,8 +161,8 @@ pub(crate) fn load_but_token(
 
     let (origin, url) = if let Some(url) = &flags.url {
         ("--url".to_owned(), url.as_str())
-    } else if let Some(url) = lease_url {
-        ("the lease's folder".to_owned(), url)
+    } else if let Some(url) = &lease.url {
+        ("the lease's folder".to_owned(), url.as_str())
     } else if let Some(url) = &environment.url {
         ("REMOTE_DOCKER_URL".to_owned(), url.as_str())
     } else if let Some(url) = &file.url {
@@ -169,7 +183,10 @@ pub(crate) fn load_but_token(
         Trust::default()
     };
 
-    let token = token(flags, environment, &file, in_file);
+    let token = match &lease.token {
+        Some(token) if flags.token.is_none() && flags.token_file.is_none() => Ok(token.clone()),
+        _ => token(flags, environment, &file, in_file),
+    };
     let settings = Settings {
         server,
         trust,

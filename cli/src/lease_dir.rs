@@ -14,6 +14,7 @@ use remote_docker_api::{Lease, LeaseId, SshEndpoint};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::config::{LeaseAccess, Token};
 use crate::docker::plan::Plan;
 use crate::environment::Environment;
 use crate::exports::Change;
@@ -22,7 +23,8 @@ use crate::server_url::ServerUrl;
 
 const NOTE: &str = "lease.json";
 const KNOWN_HOSTS: &str = "known_hosts";
-const FILES: [&str; 5] = ["ca.pem", "cert.pem", "key.pem", NOTE, KNOWN_HOSTS];
+const TOKEN: &str = "token";
+const FILES: [&str; 6] = ["ca.pem", "cert.pem", "key.pem", NOTE, KNOWN_HOSTS, TOKEN];
 
 /// Where folders of leases lie; it has been made and checked.
 #[derive(Debug)]
@@ -152,6 +154,9 @@ impl Base {
                     let line = format!("{} {}\n", lease.id, ssh.host_key);
                     dir.write_file(KNOWN_HOSTS, &line)?;
                 }
+                if let Some(token) = &lease.token {
+                    dir.write_file(TOKEN, token.reveal())?;
+                }
                 dir.write_file(NOTE, &note)
             });
         if let Err(error) = written {
@@ -199,6 +204,15 @@ impl LeaseDir {
     /// What is noted in it, if that can be read.
     pub(crate) fn note(&self) -> Option<Note> {
         serde_json::from_str(&fs::read_to_string(self.path.join(NOTE)).ok()?).ok()
+    }
+
+    /// How its server is spoken to about it.
+    pub(crate) fn access(&self) -> LeaseAccess {
+        let token = crate::config::read_bounded(&self.path.join(TOKEN)).ok();
+        LeaseAccess {
+            url: self.note().map(|note| note.url),
+            token: token.and_then(|token| Token::of_lease(&token)),
+        }
     }
 
     /// Removes its files and then the folder. What the user put beside them stays, with the folder.

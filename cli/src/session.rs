@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::args::LeaseArgs;
 use crate::client::{ApiError, Client, NotLeased};
-use crate::config::{self, Settings};
+use crate::config::{self, LeaseAccess, Settings};
 use crate::docker::DockerError;
 use crate::docker::plan::Plan;
 use crate::environment::Environment;
@@ -53,17 +53,17 @@ pub(crate) struct Session {
 }
 
 impl Context {
-    /// Loads the settings; `lease_url` as for [`config::load`].
+    /// Loads the settings; `lease` as for [`config::load`].
     ///
     /// # Errors
     /// As [`config::load`].
     pub(crate) fn new(
         flags: &crate::args::GlobalArgs,
         environment: Environment,
-        lease_url: Option<&str>,
+        lease: &LeaseAccess,
     ) -> Result<Self, CliError> {
         let ui = Ui::new(flags.quiet, environment.dumb_terminal);
-        let settings = config::load(flags, &environment, lease_url)?;
+        let settings = config::load(flags, &environment, lease)?;
         for warning in &settings.warnings {
             ui.warn(warning);
         }

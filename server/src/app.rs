@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::operator::{self, TokenError};
-use crate::access::{Authenticator, FileError, Projects, Tokens};
+use crate::access::{Authenticator, FileError, LeaseTokens, Projects, Tokens};
 use crate::audit::{Audit, AuditFile, Keeper};
 use crate::calendar::{Calendar, CalendarError};
 use crate::clock::{Clock, SteadyClock, SystemClock};
@@ -29,6 +29,7 @@ use crate::image::{Image, ImageError};
 use crate::lease::{Budget, Policy, PoolKey, Quota};
 use crate::metrics::Metrics;
 use crate::network::{Network, NetworkConfig, NetworkError, Uplink, host_resolvers};
+use crate::oidc::FetchError;
 use crate::pki::SanName;
 use crate::reconcile::{Offer, Reconciler, Settings, Watching};
 use crate::relay::{Limits, Relay};
@@ -83,6 +84,12 @@ pub enum AppError {
     /// All other tokens.
     #[error("the tokens cannot be used")]
     Tokens(#[from] FileError),
+    /// The key of the leases' credentials.
+    #[error("the key of the leases' credentials, `lease-key` in the state folder, cannot be used")]
+    LeaseKey(#[source] std::io::Error),
+    /// The CI systems whose tokens are taken.
+    #[error("`oidc` cannot be used")]
+    Oidc(#[from] FetchError),
     /// The API's certificate.
     #[error("the API cannot speak TLS")]
     Tls(#[from] TlsError),
@@ -198,6 +205,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let tls = tls
         .map(|origin| Tls::open(origin, clock.wall()))
         .transpose()?;
+    let issuers = door::issuers(&config, &clock, &stop)?;
+    let leases = LeaseTokens::open(&state.lease_key()).map_err(AppError::LeaseKey)?;
     let store = Arc::new(Store::open(&state.database()).await?);
     store.startup().await?;
 
@@ -237,7 +246,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 tokens,
                 config.projects.keys().cloned(),
                 clock.clone(),
-            );
+            )
+            .with_issuers(issuers)
+            .with_leases(leases);
             let api = ApiState {
                 store: store.clone(),
                 catalogue,

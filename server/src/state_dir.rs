@@ -123,6 +123,12 @@ impl StateDir {
         tokens_in(&self.path)
     }
 
+    /// Path of the key of the leases' credentials.
+    #[must_use]
+    pub fn lease_key(&self) -> PathBuf {
+        self.path.join("lease-key")
+    }
+
     /// Folder of the templates.
     #[must_use]
     pub fn templates(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the action does; its inputs come as INPUT_* from action.yml.
-# shellcheck disable=SC2153 # so they are all set
+# shellcheck disable=SC2153,SC2016 # so they are all set; and backquotes are for people
 set -euo pipefail
 
 cli=$INPUT_CLI
@@ -8,6 +8,26 @@ run=$INPUT_RUN
 if [ -n "$INPUT_URL" ]; then export REMOTE_DOCKER_URL=$INPUT_URL; fi
 if [ -n "$INPUT_CA" ]; then export REMOTE_DOCKER_CA=$INPUT_CA; fi
 if [ -n "$INPUT_TOKEN" ]; then export REMOTE_DOCKER_TOKEN=$INPUT_TOKEN; fi
+if [ -z "$INPUT_TOKEN" ] && [ -n "$INPUT_AUDIENCE" ]; then
+    if [ -z "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ] || [ -z "${ACTIONS_ID_TOKEN_REQUEST_TOKEN:-}" ]; then
+        echo '::error::setup-remote-docker: the input `audience` takes `permissions: id-token: write` in the job'
+        exit 2
+    fi
+    # What proves the job to GitHub goes by standard input: others on the runner can see command lines.
+    if ! answer=$(printf 'Authorization: bearer %s\n' "$ACTIONS_ID_TOKEN_REQUEST_TOKEN" |
+        curl --silent --show-error --fail --max-time 30 --retry 3 --header @- --get \
+            --data-urlencode "audience=$INPUT_AUDIENCE" "$ACTIONS_ID_TOKEN_REQUEST_URL"); then
+        echo '::error::setup-remote-docker: GitHub signs no token for this job'
+        exit 1
+    fi
+    REMOTE_DOCKER_TOKEN=$(sed -n 's/.*"value" *: *"\([A-Za-z0-9._-]*\)".*/\1/p' <<<"$answer")
+    if [ -z "$REMOTE_DOCKER_TOKEN" ]; then
+        echo '::error::setup-remote-docker: what GitHub answers has no token'
+        exit 1
+    fi
+    echo "::add-mask::$REMOTE_DOCKER_TOKEN"
+    export REMOTE_DOCKER_TOKEN
+fi
 # The keys live as long as the job at most: runners empty this folder before and after each.
 export XDG_RUNTIME_DIR=$RUNNER_TEMP
 

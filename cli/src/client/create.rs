@@ -86,11 +86,15 @@ impl Client {
         let result = exchange(&self.server, &self.trust, request, end, GOODBYE).await;
         match (result, why) {
             (Ok(Exchange::GivenUp(late)), Some(reason)) => {
-                let lease = late.and_then(|answer| just_id(&answer));
+                let lease = late.and_then(|answer| {
+                    self.take_up(&answer);
+                    just_id(&answer)
+                });
                 Err(NotLeased::GivenUp(reason, lease))
             }
             // An answer in the very last moment is an answer.
             (Ok(Exchange::Answered(answer) | Exchange::GivenUp(Some(answer))), _) => {
+                self.take_up(&answer);
                 self.read(answer).map_err(NotLeased::Failed)
             }
             (Ok(Exchange::GivenUp(None)), None) => Err(NotLeased::Failed(self.silent(limit))),

@@ -1,5 +1,6 @@
 //! The calls of the server's API.
 
+use std::cell::OnceCell;
 use std::future::pending;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use remote_docker_api::{
     ErrorCode, ExtendLease, KeepLease, Lease, LeaseId, LeaseList, LeaseLogs, PROBLEM_CONTENT_TYPE,
-    Problem,
+    Problem, Secret,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub(crate) struct Client {
     server: ServerUrl,
     trust: Trust,
     token: Token,
+    /// The credential of the one lease that this client made, and the path of its calls.
+    of_lease: OnceCell<(String, Token)>,
     timeout: Duration,
 }
 
@@ -58,6 +61,8 @@ struct JustCode {
 #[derive(Deserialize)]
 struct JustId {
     id: LeaseId,
+    #[serde(default)]
+    token: Option<Secret>,
 }
 
 impl Client {
@@ -67,6 +72,7 @@ impl Client {
             server: settings.server.clone(),
             trust: settings.trust.clone(),
             token: settings.token.clone(),
+            of_lease: OnceCell::new(),
             timeout: settings.timeout,
         }
     }
@@ -270,7 +276,11 @@ impl Client {
             *request.uri_mut() = uri;
         }
         let headers = request.headers_mut();
-        if let Ok(mut token) = header::HeaderValue::from_str(&self.token.header_value()) {
+        let token = match self.of_lease.get() {
+            Some((lease, token)) if path.starts_with(lease.as_str()) => token,
+            _ => &self.token,
+        };
+        if let Ok(mut token) = header::HeaderValue::from_str(&token.header_value()) {
             token.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, token);
         }
@@ -330,6 +340,19 @@ impl Client {
                 source: Some(Box::new(source)),
                 lease: None,
             },
+        }
+    }
+
+    /// Takes up the credential of the lease that an answer is about, for all that is still to be said of it: what it
+    /// was made with may be over by then.
+    fn take_up(&self, answer: &Answer) {
+        let just = serde_json::from_slice::<JustId>(&answer.body).ok();
+        let just = just.filter(|_| answer.status.is_success());
+        if let Some(JustId { id, token }) = just
+            && let Some(token) = token.and_then(|token| Token::of_lease(token.reveal()))
+        {
+            // A client makes one lease.
+            let _ = self.of_lease.set((format!("/v1/leases/{id}"), token));
         }
     }
 

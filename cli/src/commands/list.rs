@@ -2,6 +2,7 @@
 
 use super::print;
 use crate::args::{GlobalArgs, ListArgs, ListFormat};
+use crate::config::LeaseAccess;
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::output;
@@ -12,7 +13,7 @@ pub(super) async fn list(
     environment: Environment,
     args: &ListArgs,
 ) -> Result<u8, CliError> {
-    let context = Context::new(flags, environment, None)?;
+    let context = Context::new(flags, environment, &LeaseAccess::default())?;
     let list = context.client.list().await?;
     print(&match args.format.unwrap_or(ListFormat::Table) {
         ListFormat::Table => output::table(&list),

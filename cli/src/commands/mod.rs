@@ -85,10 +85,6 @@ fn context_for(
     flags: &GlobalArgs,
     environment: Environment,
 ) -> Result<Context, CliError> {
-    let note = LeaseDir::find(&environment, lease).and_then(|dir| dir.note());
-    Context::new(
-        flags,
-        environment,
-        note.as_ref().map(|note| note.url.as_str()),
-    )
+    let access = LeaseDir::find(&environment, lease).map(|dir| dir.access());
+    Context::new(flags, environment, &access.unwrap_or_default())
 }

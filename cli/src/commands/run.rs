@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use crate::args::{GlobalArgs, RunArgs};
+use crate::config::LeaseAccess;
 use crate::environment::Environment;
 use crate::error::{CliError, signal_exit_code};
 use crate::session::{Context, Session, Terms};
@@ -34,7 +35,7 @@ pub(super) async fn run(
     environment: Environment,
     args: &RunArgs,
 ) -> Result<u8, CliError> {
-    let context = Context::new(flags, environment, None)?;
+    let context = Context::new(flags, environment, &LeaseAccess::default())?;
     let mut signals = Signals::install().map_err(CliError::Signals)?;
     let terms = Terms {
         keepalive: Some(args.keepalive.unwrap_or(KEEPALIVE)),

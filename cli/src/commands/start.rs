@@ -9,6 +9,7 @@ use nix::sys::stat::{SFlag, fstat, makedev};
 use super::print;
 use super::publish::{self, publish};
 use crate::args::{Format, GlobalArgs, StartArgs};
+use crate::config::LeaseAccess;
 use crate::docker::plan::Plan;
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -35,7 +36,7 @@ pub(super) async fn start(
     if stdout_was_closed().map_err(CliError::Stdout)? {
         return Err(CliError::Stdout(Errno::EBADF.into()));
     }
-    let context = Context::new(flags, environment, None)?;
+    let context = Context::new(flags, environment, &LeaseAccess::default())?;
     publish::check(&context.environment, &args.output)?;
     let plan = Plan::new(args.context.as_deref(), args.builder.as_deref()).await?;
     let mut signals = Signals::install().map_err(CliError::Signals)?;

@@ -32,8 +32,8 @@ pub(super) async fn stop(
     let of_this_shell = environment.lease == Some(id.to_string());
     let dir = LeaseDir::find(&environment, id);
     let note = dir.as_ref().and_then(LeaseDir::note);
-    let url = note.as_ref().map(|note| note.url.as_str());
-    let context = Context::new(flags, environment, url)?;
+    let access = dir.as_ref().map(LeaseDir::access).unwrap_or_default();
+    let context = Context::new(flags, environment, &access)?;
     // The variables of the lease name files that are about to go; those of another lease stay.
     let settings = if of_this_shell {
         let changes = note.as_ref().map_or(&[][..], |note| &note.changes);

@@ -12,6 +12,13 @@ fn in_folder(config: &str) -> (tempfile::TempDir, Environment) {
     (folder, environment)
 }
 
+fn of_lease() -> LeaseAccess {
+    LeaseAccess {
+        url: Some("http://lease".to_owned()),
+        token: Token::of_lease("of-lease"),
+    }
+}
+
 #[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let (_folder, mut environment) = in_folder(
@@ -19,7 +26,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     );
     let mut flags = GlobalArgs::default();
 
-    let settings = load(&flags, &environment, None).unwrap();
+    let settings = load(&flags, &environment, &LeaseAccess::default()).unwrap();
     assert_eq!(settings.server.host(), "file");
     assert_eq!(settings.token.header_value(), "Bearer from-file");
     assert_eq!(settings.ttl, Some(Duration::from_secs(90)));
@@ -27,18 +34,19 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 
     environment.url = Some("http://environment".to_owned());
     environment.token = Some(Secret("from-environment".to_owned()));
-    let settings = load(&flags, &environment, None).unwrap();
+    let settings = load(&flags, &environment, &LeaseAccess::default()).unwrap();
     assert_eq!(settings.server.host(), "environment");
     assert_eq!(settings.token.header_value(), "Bearer from-environment");
 
     // The server that made the lease is the only one that knows it …
-    let settings = load(&flags, &environment, Some("http://lease")).unwrap();
+    let settings = load(&flags, &environment, &of_lease()).unwrap();
     assert_eq!(settings.server.host(), "lease");
+    assert_eq!(settings.token.header_value(), "Bearer of-lease");
 
     // … but a flag is the user's own word.
     flags.url = Some("http://flag".to_owned());
     flags.token = Some("from-flag".to_owned());
-    let settings = load(&flags, &environment, Some("http://lease")).unwrap();
+    let settings = load(&flags, &environment, &of_lease()).unwrap();
     assert_eq!(settings.server.host(), "flag");
     assert_eq!(settings.token.header_value(), "Bearer from-flag");
 }
@@ -53,7 +61,12 @@ fn a_faulty_file_is_told_by_line_and_without_the_token() {
         ("ttl = 5", "line 1"),
     ] {
         let (_folder, environment) = in_folder(config);
-        let error = load(&GlobalArgs::default(), &environment, None).unwrap_err();
+        let error = load(
+            &GlobalArgs::default(),
+            &environment,
+            &LeaseAccess::default(),
+        )
+        .unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(text.contains(expected), "{text}");
         assert!(!text.contains("sesame"), "{text}");
@@ -68,10 +81,10 @@ fn a_file_that_is_not_there_matters_only_when_it_was_named() {
         ..Environment::default()
     };
     let mut flags = GlobalArgs::default();
-    assert!(load(&flags, &environment, None).is_ok());
+    assert!(load(&flags, &environment, &LeaseAccess::default()).is_ok());
     flags.config = Some(PathBuf::from("/nonexistent/config.toml"));
     assert!(matches!(
-        load(&flags, &environment, None),
+        load(&flags, &environment, &LeaseAccess::default()),
         Err(ConfigError::Read { .. })
     ));
 }
@@ -89,12 +102,16 @@ fn a_token_that_cannot_stand_in_a_header_is_refused_and_not_shown() {
             token: Some(token.to_owned()),
             ..GlobalArgs::default()
         };
-        let error = load(&flags, &Environment::default(), None).unwrap_err();
+        let error = load(&flags, &Environment::default(), &LeaseAccess::default()).unwrap_err();
         assert!(matches!(error, ConfigError::BadToken { .. }), "{error:?}");
         assert!(token.is_empty() || !format!("{error} {error:?}").contains(token));
     }
     assert!(matches!(
-        load(&GlobalArgs::default(), &Environment::default(), None),
+        load(
+            &GlobalArgs::default(),
+            &Environment::default(),
+            &LeaseAccess::default()
+        ),
         Err(ConfigError::NoToken)
     ));
 }
@@ -105,7 +122,12 @@ fn a_token_in_a_file_that_others_may_read_is_worth_a_warning() {
     let path = folder.path().join("setup-remote-docker/config.toml");
     for (mode, warnings) in [(0o644, 1), (0o640, 1), (0o600, 0)] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        let settings = load(&GlobalArgs::default(), &environment, None).unwrap();
+        let settings = load(
+            &GlobalArgs::default(),
+            &environment,
+            &LeaseAccess::default(),
+        )
+        .unwrap();
         assert_eq!(settings.warnings.len(), warnings, "{mode:o}");
     }
 }
@@ -119,14 +141,14 @@ fn a_token_file_may_end_with_a_newline() {
         token_file: Some(path.clone()),
         ..GlobalArgs::default()
     };
-    let settings = load(&flags, &Environment::default(), None).unwrap();
+    let settings = load(&flags, &Environment::default(), &LeaseAccess::default()).unwrap();
     assert_eq!(settings.token.header_value(), "Bearer sesame");
 
     fs::write(&path, "x".repeat(100_000)).unwrap();
     assert!(matches!(
-        load(&flags, &Environment::default(), None),
+        load(&flags, &Environment::default(), &LeaseAccess::default()),
         Err(ConfigError::Read { .. })
     ));
     flags.token_file = Some(PathBuf::from("/nonexistent"));
-    assert!(load(&flags, &Environment::default(), None).is_err());
+    assert!(load(&flags, &Environment::default(), &LeaseAccess::default()).is_err());
 }

@@ -9,7 +9,7 @@ use time::macros::format_description;
 use crate::args::GlobalArgs;
 use crate::client::{ApiError, Client};
 use crate::clock;
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, LeaseAccess};
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::lease_dir::Base;
@@ -41,10 +41,11 @@ pub(crate) async fn examine(flags: &GlobalArgs, environment: &Environment) -> Ve
 }
 
 async fn server(flags: &GlobalArgs, environment: &Environment) -> Vec<Finding> {
-    let (mut settings, token) = match config::load_but_token(flags, environment, None) {
-        Ok(loaded) => loaded,
-        Err(error) => return vec![from_error("settings", error.into())],
-    };
+    let (mut settings, token) =
+        match config::load_but_token(flags, environment, &LeaseAccess::default()) {
+            Ok(loaded) => loaded,
+            Err(error) => return vec![from_error("settings", error.into())],
+        };
     let anonymous = Client::new(&settings);
     let name = settings.server.to_string();
     let asked_at = Instant::now();

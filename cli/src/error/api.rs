@@ -123,6 +123,11 @@ fn for_code(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::MissingScope => {
             "use a token that was made for this; the server's operator makes one"
         }
+        ErrorCode::OidcRefused => {
+            "have the CI system sign a new token for this server's audience; docs/ci.md has how"
+        }
+        ErrorCode::OidcNoRule => "ask the server's operator for a rule for such jobs",
+        ErrorCode::OidcUnavailable => "try again later",
         ErrorCode::TlsRequired => "write https:// in REMOTE_DOCKER_URL or --url",
         ErrorCode::InvalidBody => {
             "the server may be older than this program and not know an option that was given"

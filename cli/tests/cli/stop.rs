@@ -5,7 +5,7 @@ use std::fs;
 use insta::assert_snapshot;
 use serde_json::json;
 
-use crate::fake::{Fake, LEASE, Reply, lease, problem};
+use crate::fake::{Fake, LEASE, Reply, TOKEN, lease, problem};
 use crate::sandbox::Sandbox;
 
 fn started(server: &Fake) -> Sandbox {
@@ -127,5 +127,77 @@ fn stop_can_wait_for_the_end() {
     assert_eq!(
         server.calls()[1..],
         [&poll, &poll, &poll].map(String::clone)
+    );
+}
+
+#[test]
+fn a_lease_is_given_back_with_its_own_credential() {
+    let server = Fake::on("POST", |request| {
+        let mut lease = lease(request);
+        lease["token"] = "rdl_of-this-lease".into();
+        Reply::Json(201, lease)
+    });
+    let sandbox = Sandbox::new(&server);
+    let started = sandbox.program("start").output().unwrap();
+    assert!(started.status.success(), "{started:?}");
+    let file = sandbox.leases().join(LEASE).join("token");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "rdl_of-this-lease");
+    // What it was made with is over, or not even there any more.
+    let mut stop = sandbox.program(&format!("stop {LEASE}"));
+    let stopped = stop.env_remove("REMOTE_DOCKER_TOKEN").output().unwrap();
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert!(sandbox.is_clean());
+    let shown: Vec<_> = server
+        .requests()
+        .into_iter()
+        .map(|it| it.authorization)
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            format!("Bearer {TOKEN}"),
+            "Bearer rdl_of-this-lease".to_owned()
+        ]
+    );
+}
+
+#[test]
+fn what_a_command_says_of_its_lease_it_says_with_the_leases_credential() {
+    let server = Fake::on("POST", |request| {
+        if request.path.ends_with("/heartbeat") {
+            return Reply::Json(200, serde_json::json!({}));
+        }
+        let mut lease = lease(request);
+        lease["token"] = "rdl_of-this-lease".into();
+        Reply::Json(201, lease)
+    });
+    let sandbox = Sandbox::new(&server);
+    let ran = sandbox.program("run true").output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    let of_lease = |path: &str| path.starts_with(&format!("/v1/leases/{LEASE}"));
+    for request in server.requests() {
+        let expected = if of_lease(&request.path) {
+            "rdl_of-this-lease"
+        } else {
+            TOKEN
+        };
+        assert_eq!(
+            request.authorization,
+            format!("Bearer {expected}"),
+            "{request:?}"
+        );
+    }
+    assert!(
+        server
+            .requests()
+            .iter()
+            .any(|request| of_lease(&request.path))
+    );
+    // A flag is the user's own word.
+    let mut stop = sandbox.program(&format!("stop {LEASE} --token mine"));
+    assert!(stop.output().unwrap().status.success());
+    assert_eq!(
+        server.requests().pop().unwrap().authorization,
+        "Bearer mine"
     );
 }

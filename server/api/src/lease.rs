@@ -1,6 +1,7 @@
 //! Leases on the wire.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -263,6 +264,35 @@ pub struct Lease {
     /// What the start was made of, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timings: Vec<StepTiming>,
+    /// A credential for this lease alone, told to whoever makes it. It is good for as long as the lease is
+    /// known, also when what the lease was made with is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+}
+
+/// Text that never shows in debug output.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// This text.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text. Never to be logged.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 fn known_or_none<'de, D: Deserializer<'de>>(

@@ -13,7 +13,7 @@ pub use event::{EventKind, LeaseEvent, LeaseLogs};
 pub use id::{LeaseId, ParseIdError, short_code};
 pub use lease::{
     CreateLease, DockerEndpoint, Doing, EndReason, ExtendLease, KeepLease, Lease, LeaseList,
-    LeaseState, Queue, SshEndpoint, StepTiming,
+    LeaseState, Queue, Secret, SshEndpoint, StepTiming,
 };
 pub use problem::{ErrorCode, PROBLEM_CONTENT_TYPE, Problem};
 pub use text::is_dangerous;

@@ -21,6 +21,12 @@ pub enum ErrorCode {
     UnknownProject,
     /// The token is known, but its purpose is another one.
     MissingScope,
+    /// The token that a CI system signed for a job is not taken.
+    OidcRefused,
+    /// No rule gives the job a project.
+    OidcNoRule,
+    /// The token of a job cannot be checked now.
+    OidcUnavailable,
     /// The request came as plain HTTP where the server speaks TLS.
     TlsRequired,
     /// The body is not the JSON that the call takes.
@@ -96,6 +102,9 @@ impl ErrorCode {
             Self::TokenRevoked => "token_revoked",
             Self::UnknownProject => "unknown_project",
             Self::MissingScope => "missing_scope",
+            Self::OidcRefused => "oidc_refused",
+            Self::OidcNoRule => "oidc_no_rule",
+            Self::OidcUnavailable => "oidc_unavailable",
             Self::TlsRequired => "tls_required",
             Self::InvalidBody => "invalid_body",
             Self::BodyTooLarge => "body_too_large",

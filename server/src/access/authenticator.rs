@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use remote_docker_api::LeaseId;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::book::TokenState;
 use super::tokens::Tokens;
-use super::{Caller, Scopes, TokenHash};
+use super::{Caller, LeaseTokens, Scope, Scopes, TokenHash};
 use crate::clock::Clock;
 use crate::config::DEFAULT_PROJECT;
+use crate::oidc::{self, Issuers};
 
 /// Why nobody is let in with what was shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +44,9 @@ pub enum Refusal {
         /// Whose it was.
         project: String,
     },
+    /// It is a token of a CI system, and is not taken.
+    #[error(transparent)]
+    Oidc(#[from] oidc::Refusal),
     /// Whether it is good cannot be told now.
     #[error("the server cannot read its tokens")]
     Unreadable,
@@ -59,7 +64,7 @@ impl Refusal {
             Self::Expired { name, .. }
             | Self::Revoked { name }
             | Self::UnknownProject { name, .. } => Some(format!("token {name}")),
-            Self::Unknown | Self::Unreadable => None,
+            Self::Unknown | Self::Oidc(_) | Self::Unreadable => None,
         }
     }
 }
@@ -69,6 +74,8 @@ pub struct Authenticator {
     operator: Caller,
     operators_token: TokenHash,
     tokens: Tokens,
+    issuers: Issuers,
+    leases: Option<LeaseTokens>,
     projects: BTreeSet<String>,
     clock: Arc<dyn Clock>,
 }
@@ -88,12 +95,34 @@ impl Authenticator {
                 project: DEFAULT_PROJECT.into(),
                 name: "operator".into(),
                 scopes: Scopes::all(),
+                lease: None,
             },
             operators_token,
             tokens,
+            issuers: Issuers::default(),
+            leases: None,
             projects: projects.into_iter().collect(),
             clock,
         }
+    }
+
+    /// Takes tokens of these CI systems as well.
+    #[must_use]
+    pub fn with_issuers(self, issuers: Issuers) -> Self {
+        Self { issuers, ..self }
+    }
+
+    /// Gives each lease a credential of its own, and takes it.
+    #[must_use]
+    pub fn with_leases(self, leases: LeaseTokens) -> Self {
+        let leases = Some(leases);
+        Self { leases, ..self }
+    }
+
+    /// The credential of a lease of this project, if leases have one.
+    #[must_use]
+    pub fn lease_token(&self, lease: LeaseId, project: &str) -> Option<String> {
+        Some(self.leases.as_ref()?.token(lease, project))
     }
 
     /// Whoever has shown this, the value of `Authorization: Bearer`.
@@ -104,7 +133,37 @@ impl Authenticator {
         if self.operators_token.matches(bearer) {
             return Ok(self.operator.clone());
         }
+        let lease = self.leases.as_ref();
+        if let Some((lease, project)) = lease.and_then(|leases| leases.read(bearer)) {
+            return self.holder_of_lease(lease, project);
+        }
+        if !self.issuers.is_empty() && oidc::looks_like_jwt(bearer) {
+            let (issuer, job) = self.issuers.check(bearer, &*self.clock).await?;
+            return Ok(Caller {
+                project: job.project.into(),
+                name: format!("oidc {issuer} {}", job.subject).into(),
+                scopes: Scopes::of([Scope::Lease, Scope::Read]),
+                lease: None,
+            });
+        }
         self.holder_of_token(bearer)
+    }
+
+    fn holder_of_lease(&self, lease: LeaseId, project: String) -> Result<Caller, Refusal> {
+        let name = format!("lease {lease}");
+        if !self.has_project(&project) {
+            return Err(Refusal::UnknownProject { name, project });
+        }
+        Ok(Caller {
+            project: project.into(),
+            name: name.into(),
+            scopes: Scopes::of([Scope::Lease, Scope::Read]),
+            lease: Some(lease),
+        })
+    }
+
+    fn has_project(&self, project: &str) -> bool {
+        project == DEFAULT_PROJECT || self.projects.contains(project)
     }
 
     fn holder_of_token(&self, shown: &[u8]) -> Result<Caller, Refusal> {
@@ -119,7 +178,7 @@ impl Authenticator {
             }
         }
         let project = token.project.as_str();
-        if project != DEFAULT_PROJECT && !self.projects.contains(project) {
+        if !self.has_project(project) {
             let project = project.to_owned();
             return Err(Refusal::UnknownProject { name, project });
         }
@@ -127,6 +186,7 @@ impl Authenticator {
             project: project.into(),
             name: format!("token {name}").into(),
             scopes: token.scopes.clone(),
+            lease: None,
         })
     }
 

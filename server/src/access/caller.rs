@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use remote_docker_api::LeaseId;
 use serde::{Deserialize, Serialize};
 
 /// Whoever has shown a good credential. In the extensions of every request that has passed `auth.rs`.
@@ -16,6 +17,8 @@ pub struct Caller {
     pub name: Arc<str>,
     /// What it may be used for.
     pub scopes: Scopes,
+    /// The only lease it may be used for, if it is of one.
+    pub lease: Option<LeaseId>,
 }
 
 /// What a credential may be used for.

@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Config;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, OidcConfig};
 use crate::http::{ApiState, Door, router, tls_only};
+use crate::oidc::{FetchError, Issuers};
 use crate::pki::SanName;
 use crate::tls::{Origin, Tls};
 
@@ -36,6 +40,20 @@ fn names(config: &Config) -> Vec<SanName> {
         }
     }
     names
+}
+
+/// The CI systems whose tokens are taken; their keys are kept at hand from now on.
+///
+/// # Errors
+/// When the certificate of an authority cannot be used. That an issuer cannot be reached is none.
+pub(super) fn issuers(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> Result<Issuers, FetchError> {
+    let issuers = Issuers::new(config.oidc.iter().map(OidcConfig::terms), clock)?;
+    issuers.keep(stop);
+    Ok(issuers)
 }
 
 /// The API behind TLS, whose certificate is looked after from now on, or behind nothing.

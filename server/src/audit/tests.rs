@@ -265,6 +265,7 @@ async fn a_flood_of_knocks_does_not_fill_the_disk_and_is_counted() {
         project: "web".into(),
         name: "token ci".into(),
         scopes: Scopes::all(),
+        lease: None,
     };
     let (code, detail) = (ErrorCode::InvalidTtl, "too long".to_owned());
     let refused = Record::lease_refused(NOW, &caller, origin(), code, detail);

@@ -11,6 +11,7 @@ mod listen;
 mod log;
 mod machines;
 mod network;
+mod oidc;
 mod pool;
 mod projects;
 mod relay;
@@ -27,6 +28,7 @@ pub use listen::{HttpConfig, TlsConfig};
 pub use log::{LogConfig, LogFormat};
 pub use machines::{LimitsConfig, SizeConfig};
 pub use network::{GuestNetwork, NetworkConfig, Uplink};
+pub use oidc::{OidcConfig, RuleConfig};
 pub use pool::{PoolConfig, ScheduleConfig};
 pub use projects::{DEFAULT_PROJECT, ProjectConfig};
 pub use relay::{PortRange, RelayConfig};
@@ -68,6 +70,8 @@ pub struct Config {
     pub pool: Vec<PoolConfig>,
     /// Who may ask for leases, by name. The project `default` is there in any case.
     pub projects: BTreeMap<String, ProjectConfig>,
+    /// CI systems whose jobs need no stored token.
+    pub oidc: Vec<OidcConfig>,
     /// How much of the host may be used.
     pub limits: LimitsConfig,
     /// How VMs are run.
@@ -95,6 +99,7 @@ impl Default for Config {
             lease: LeaseConfig::default(),
             pool: Vec::new(),
             projects: BTreeMap::new(),
+            oidc: Vec::new(),
             limits: LimitsConfig::default(),
             hypervisor: HypervisorConfig::default(),
             network: NetworkConfig::default(),
@@ -234,6 +239,8 @@ impl Config {
         self.relay.validate(self.http.listen, &mut faults);
         self.lease.validate(&mut faults);
         projects::validate(&self.projects, &self.sizes, &self.lease, &mut faults);
+        let is_project = |name: &str| name == DEFAULT_PROJECT || self.projects.contains_key(name);
+        oidc::validate(&self.oidc, is_project, &mut faults);
         self.limits.validate(&mut faults);
         pool::validate(&self.pool, self.limits.max_vms, &mut faults);
         self.hypervisor.validate(self.limits.max_vms, &mut faults);

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use remote_docker_api::LeaseId;
 
 use super::ApiState;
 use super::error::ApiError;
@@ -29,11 +30,24 @@ pub(super) async fn require_caller(
         Err(error) => Err(error),
     };
     let caller = caller.inspect_err(|error| note(&api, &request, None, error))?;
+    if let Some(lease) = caller.lease
+        && !is_about(request.uri().path(), lease)
+    {
+        let error = ApiError::OtherLease(lease);
+        note(&api, &request, Some(caller.name.to_string()), &error);
+        return Err(error);
+    }
     if let Some(trust) = request.extensions().get::<Trust>() {
         trust.earn();
     }
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// Whether a path is that lease's, or below it. One that is written in another way is not.
+fn is_about(path: &str, lease: LeaseId) -> bool {
+    let rest = path.strip_prefix(&format!("/v1/leases/{lease}"));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Lets callers through whose credential may be used for this. It comes after [`require_caller`]; where

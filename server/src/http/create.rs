@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use remote_docker_api::{CreateLease, Doing, EndReason, LeaseId, Queue};
+use remote_docker_api::{CreateLease, Doing, EndReason, LeaseId, Queue, Secret};
 use time::OffsetDateTime;
 
 use super::ApiState;
@@ -261,5 +261,9 @@ fn start_failed(row: &LeaseRow, detail: Option<&str>) -> ApiError {
 fn answer(api: &ApiState, status: StatusCode, row: LeaseRow) -> Response {
     let location = format!("/v1/leases/{}", row.id);
     let headers = [(header::LOCATION, location), (header::ETAG, tag(&row))];
-    (status, headers, Json(own::show(api, row))).into_response()
+    let token = api.authenticator.lease_token(row.id, &row.project);
+    let mut lease = own::show(api, row);
+    // Only whoever makes a lease is told: who may see it need not be one who may end it.
+    lease.token = token.map(Secret::new);
+    (status, headers, Json(lease)).into_response()
 }

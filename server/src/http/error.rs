@@ -9,6 +9,7 @@ use remote_docker_api::{ErrorCode, LeaseId, ParseIdError, Problem};
 
 use super::catalogue::UnknownOffer;
 use crate::access::{Refusal, Scope};
+use crate::oidc;
 use crate::pki::CsrError;
 use crate::store::StoreError;
 
@@ -28,6 +29,8 @@ pub(super) enum ApiError {
     WrongToken,
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error("the token is of lease {0} and opens nothing else")]
+    OtherLease(LeaseId),
     #[error("{caller} may not be used for this: it lacks the scope `{scope}`")]
     MissingScope { caller: String, scope: Scope },
     #[error("{0}")]
@@ -128,6 +131,14 @@ impl ApiError {
             Self::Refused(Refusal::UnknownProject { .. }) => {
                 (StatusCode::FORBIDDEN, Code::UnknownProject)
             }
+            Self::Refused(Refusal::Oidc(oidc::Refusal::NoRule(_))) => {
+                (StatusCode::FORBIDDEN, Code::OidcNoRule)
+            }
+            Self::Refused(Refusal::Oidc(oidc::Refusal::Unavailable)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::OidcUnavailable)
+            }
+            Self::Refused(Refusal::Oidc(_)) => (StatusCode::UNAUTHORIZED, Code::OidcRefused),
+            Self::OtherLease(_) => (StatusCode::FORBIDDEN, Code::MissingScope),
             Self::Refused(Refusal::Unreadable) => (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady),
             Self::MissingScope { .. } => (StatusCode::FORBIDDEN, Code::MissingScope),
             Self::InvalidBody(_) => (StatusCode::BAD_REQUEST, Code::InvalidBody),
@@ -189,6 +200,9 @@ impl ApiError {
             ErrorCode::TokenRevoked => "The token was taken back",
             ErrorCode::UnknownProject => "No such project",
             ErrorCode::MissingScope => "The token is not for this",
+            ErrorCode::OidcRefused => "The job's token is refused",
+            ErrorCode::OidcNoRule => "The job has no project",
+            ErrorCode::OidcUnavailable => "The job's token cannot be checked now",
             ErrorCode::InvalidBody => "The body is not what this call takes",
             ErrorCode::BodyTooLarge => "The body is too large",
             ErrorCode::UnknownEngine => "No such engine",
@@ -255,6 +269,19 @@ impl ApiError {
             }
             Self::Refused(Refusal::Expired { .. } | Refusal::Revoked { .. }) => {
                 "the server's operator makes a new one with `remote-dockerd token create`"
+            }
+            Self::Refused(Refusal::Oidc(oidc::Refusal::NoRule(_))) => {
+                "the server's operator writes a rule under `[[oidc.rule]]` for jobs that claim this"
+            }
+            Self::Refused(Refusal::Oidc(oidc::Refusal::Unavailable)) => {
+                "try again later; the server's operator finds the reason in the log"
+            }
+            Self::Refused(Refusal::Oidc(_)) => {
+                "have the CI system sign a token for this job with the issuer and audience that the server's \
+                 `[[oidc]]` names, and send it while it is good"
+            }
+            Self::OtherLease(_) => {
+                "it opens that one lease; use the token that the lease was made with"
             }
             Self::Refused(Refusal::UnknownProject { .. }) => {
                 "the server's operator knows which projects there are"
@@ -356,7 +383,11 @@ impl IntoResponse for ApiError {
     /// there the request's id is known.
     fn into_response(self) -> Response {
         let (status, code) = self.code();
-        let expected = [ErrorCode::NoCapacity, ErrorCode::TooManyStreams];
+        let expected = [
+            ErrorCode::NoCapacity,
+            ErrorCode::TooManyStreams,
+            ErrorCode::OidcUnavailable,
+        ];
         // Whoever has no good token must not fill the log; why tokens cannot be read is told once.
         let is_told = matches!(self, Self::Refused(_));
         if status.is_server_error() && !expected.contains(&code) && !is_told {

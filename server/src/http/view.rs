@@ -37,6 +37,7 @@ pub(super) fn lease(
         docker: None,
         ssh: None,
         timings: Vec::new(),
+        token: None,
     };
     match row.phase {
         LeasePhase::Waiting => {

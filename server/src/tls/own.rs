@@ -1,14 +1,12 @@
 //! Certificates of an authority of this server's own.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use time::{Duration, OffsetDateTime};
 
 use super::{Material, TlsError, material};
 use crate::pki::{ApiCa, SanName};
+use crate::private_file;
 
 /// The authority's certificate, in the state folder: what clients are given.
 pub const CA_FILE: &str = "api-ca.pem";
@@ -19,7 +17,6 @@ pub const CA_KEY_FILE: &str = "api-ca-key.pem";
 const RENEW_BEFORE: Duration = Duration::days(30);
 /// The end of the authority is told of so long before: each client must be given a new one.
 const WARN_BEFORE: Duration = Duration::days(180);
-const MAX_BYTES: u64 = 64 * 1024;
 
 /// The authority, and what of it is shown at present.
 #[derive(Debug)]
@@ -118,51 +115,16 @@ fn make(cert: &Path, key: &Path, now: OffsetDateTime) -> Result<ApiCa, TlsError>
     Ok(ca)
 }
 
-/// The text of a file and its permission bits, if it is there.
 fn read(path: &Path) -> Result<Option<(String, u32)>, TlsError> {
-    let unreadable = |source| TlsError::Unreadable {
+    private_file::read(path).map_err(|source| TlsError::Unreadable {
         path: path.to_owned(),
         source,
-    };
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(unreadable(source)),
-    };
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
-    let mut text = String::new();
-    file.take(MAX_BYTES)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    Ok(Some((text, mode)))
+    })
 }
 
-/// Written beside and renamed, so that a crash leaves a whole file or none.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
-    let not_writable = |source| TlsError::NotWritable {
+    private_file::write(path, text, mode).map_err(|source| TlsError::NotWritable {
         path: path.to_owned(),
         source,
-    };
-    let draft: PathBuf = path.with_extension("new");
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(not_writable(error)),
-        _ => {}
-    }
-    let write = || {
-        let mut file: File = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        // Whatever the umask is.
-        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        std::fs::rename(&draft, path)
-    };
-    write().map_err(not_writable)
+    })
 }

@@ -7,6 +7,7 @@ use std::process::Output;
 
 use serde::Deserialize;
 
+use super::id_tokens::IdTokens;
 use super::{command, integrations};
 use crate::process::run;
 use crate::{Cli, TestServer};
@@ -70,6 +71,16 @@ impl<'a> Job<'a> {
             temporary,
             variables: BTreeMap::new(),
         }
+    }
+
+    /// The job has `permissions: id-token: write`.
+    pub fn may_have_tokens_of(&mut self, tokens: &IdTokens) {
+        let given = [
+            ("ACTIONS_ID_TOKEN_REQUEST_URL", &tokens.url),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", &tokens.secret),
+        ];
+        let given = given.map(|(name, value)| (name.to_owned(), value.clone()));
+        self.variables.extend(given);
     }
 
     /// A step `uses: …/github` with these inputs.

@@ -3,6 +3,7 @@
 
 pub mod github;
 pub mod gitlab;
+pub mod id_tokens;
 pub mod jenkins;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::process::{said, text};
-use e2e::runners::{github, gitlab, jenkins::Jenkins};
+use e2e::runners::{github, gitlab, id_tokens::IdTokens, jenkins::Jenkins};
 use e2e::{Cli, TestServer, until};
 
 /// Prints the daemon that the step's variables lead to.
@@ -91,7 +91,7 @@ fn jenkins_in_two_steps_and_with_mistakes() {
     assert_given_back(&server, &jenkins.left());
 
     for (mistake, told) in [
-        ("tll: '10m'", "there is no option tll; there are cli,"),
+        ("tll: '10m'", "there is no option tll; there are ca, cli,"),
         (
             "credentialsId: 'token', engine: 'none'",
             "script returned exit code 65",
@@ -222,4 +222,71 @@ fn options_of_jobs_are_words_and_nothing_else() {
     server.api().release(leases[0].id);
     server.wait_clean();
     assert!(!owned.exists(), "a shell obeyed an option");
+}
+
+#[test]
+fn a_github_job_needs_no_stored_token() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the server compares this with the same clock"
+    )]
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let issuer = "https://token.actions.githubusercontent.com";
+    let claims =
+        serde_json::json!({ "sub": "repo:example/app:ref:main", "repository": "example/app" });
+    let mut tokens = IdTokens::new(issuer, claims, now);
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), tokens.jwks()).unwrap();
+    let rule = |repository: &str| {
+        serde_json::json!([{
+            "issuer": issuer,
+            "audience": "remote-docker",
+            "jwks_file": keys.path(),
+            "rule": [{ "project": "default", "claims": { "repository": repository } }],
+        }])
+    };
+    let server = TestServer::builder().set("oidc", rule("example/*")).start();
+    let cli = server.cli();
+    tokens.listen();
+    let mut job = github::Job::new(&server, &cli);
+    let with = |more: &[(&'static str, &'static str)]| {
+        let mut with = vec![("url", cli.url())];
+        with.extend(more);
+        with
+    };
+
+    // Without the permission, and for another audience.
+    let done = job.uses(&with(&[("audience", "remote-docker")]));
+    assert_eq!(done.status.code(), Some(2), "{}", said(&done));
+    assert!(
+        text(&done.stdout).contains("id-token: write"),
+        "{}",
+        said(&done)
+    );
+    job.may_have_tokens_of(&tokens);
+    let done = job.uses(&with(&[("audience", "another-server")]));
+    assert_eq!(done.status.code(), Some(77), "{}", said(&done));
+    assert!(text(&done.stderr).contains("audience"), "{}", said(&done));
+
+    let done = job.uses(&with(&[("audience", "remote-docker"), ("run", VERSION)]));
+    assert!(done.status.success(), "{}", said(&done));
+    let out = text(&done.stdout);
+    assert!(
+        out.contains(ANSWER) && out.contains("::add-mask::ey"),
+        "{out}"
+    );
+    assert_eq!(job.left(), Vec::<PathBuf>::new());
+
+    // In steps; the last one has nothing but what the lease brought along.
+    let done = job.uses(&with(&[("audience", "remote-docker"), ("ttl", "10m")]));
+    assert!(done.status.success(), "{}", said(&done));
+    tokens.close();
+    let done = job.run(VERSION);
+    assert_eq!(text(&done.stdout), ANSWER, "{}", said(&done));
+    let done = job.uses(&with(&[("command", "stop")]));
+    assert!(done.status.success(), "{}", said(&done));
+    assert_given_back(&server, &job.left());
+    // What was shown is in no log.
+    let log = server.log();
+    assert!(!log.contains("eyJ") && !log.contains("rdl_"), "{log}");
 }

@@ -11,6 +11,7 @@ mod idempotency;
 mod leases;
 mod logs;
 mod metrics;
+mod oidc;
 mod projects;
 mod queue;
 mod reconciler;
