@@ -32,6 +32,7 @@ main() {
     stage 'guest image' make image
     stage 'guest image of another engine' make image-sid
     stage 'python clients' tests/python/install.sh "$CARGO_TARGET_DIR/tools/python"
+    stage 'schemathesis' tests/python/install.sh "$CARGO_TARGET_DIR/tools/schemathesis" schemathesis.txt
     inventory >"$work/before"
     stage 'demo' demo
     stage 'cargo-nextest' have_nextest
@@ -117,7 +118,7 @@ run_tests() {
     cargo metadata --locked --format-version 1 --all-features >"$work/metadata.json"
     rm -f "$junit"
     TMPDIR=$work/t E2E_BIN_DIR=$CARGO_TARGET_DIR/debug E2E_IMAGES_DIR=$REMOTE_DOCKER_CACHE/images \
-        E2E_PYTHON_DIR=$CARGO_TARGET_DIR/tools/python \
+        E2E_PYTHON_DIR=$CARGO_TARGET_DIR/tools/python E2E_SCHEMATHESIS_DIR=$CARGO_TARGET_DIR/tools/schemathesis \
         tests/as-root.sh 'the tests run virtual machines and make network namespaces' \
         "$(command -v cargo-nextest)" nextest run --profile ci \
         --binaries-metadata "$work/binaries.json" --cargo-metadata "$work/metadata.json" \

@@ -153,6 +153,37 @@ pub fn python() -> PathBuf {
     program
 }
 
+/// The program that asks the API whatever its document allows and forbids, from `E2E_SCHEMATHESIS_DIR`,
+/// which `make test` sets; otherwise from where that puts it.
+///
+/// # Panics
+/// When it is missing; says how to get it.
+#[must_use]
+pub fn schemathesis() -> PathBuf {
+    let folder =
+        variable("E2E_SCHEMATHESIS_DIR").unwrap_or_else(|| target().join("tools/schemathesis"));
+    let program = folder.join("bin/schemathesis");
+    assert!(
+        program.is_file(),
+        "{} is missing; `tests/python/install.sh {} schemathesis.txt` makes it, or set E2E_SCHEMATHESIS_DIR",
+        program.display(),
+        folder.display()
+    );
+    program
+}
+
+/// How long the API is asked, in seconds: `E2E_FUZZ_S`, for those who want to know it better than a run of all
+/// tests has time for.
+///
+/// # Panics
+/// When it is no number.
+#[must_use]
+pub fn fuzz_s() -> Option<u64> {
+    let text = variable("E2E_FUZZ_S")?;
+    let text = text.to_string_lossy();
+    Some(text.parse().expect("E2E_FUZZ_S is a number of seconds"))
+}
+
 /// Where cargo builds.
 fn target() -> PathBuf {
     variable("CARGO_TARGET_DIR")

@@ -6,12 +6,14 @@ use time::OffsetDateTime;
 /// One thing that happened to a lease: the data of one server-sent event of
 /// `GET /v1/leases/{id}/events`, whose `id` is [`Self::seq`] and whose `event` is the kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LeaseEvent {
     /// Counts the events of this lease from 1; a client that comes back names the last it has seen
     /// in the header `Last-Event-ID`.
     pub seq: u64,
     /// When it happened.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Moment"))]
     pub at: OffsetDateTime,
     /// What happened.
     pub kind: EventKind,
@@ -22,6 +24,7 @@ pub struct LeaseEvent {
 
 /// What happened to a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EventKind {
@@ -45,6 +48,7 @@ pub enum EventKind {
     Ended,
     /// Something that this client does not know.
     #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown,
 }
 
@@ -83,6 +87,7 @@ impl EventKind {
 /// Answer of `GET /v1/leases/{id}/logs`: what the machine of an active lease said last. Each part is
 /// the end of a longer text and may begin in the middle of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LeaseLogs {
     /// The guest's console: its kernel and its first process.
     pub console: String,

@@ -14,6 +14,7 @@ use crate::LeaseId;
 /// Durations are signed on the wire so that a negative one is answered by a sentence about the
 /// field and not by a parser's complaint about integer types.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateLease {
     /// Which Docker engine: a name or an alias from the server's images, such as `26`.
@@ -47,6 +48,7 @@ pub struct CreateLease {
 /// Where a lease is in its life: `waiting → active → ending → ended`; a lease that is given up
 /// while it waits goes straight to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LeaseState {
@@ -60,11 +62,13 @@ pub enum LeaseState {
     Ended,
     /// Something that this client does not know; no server of this version sends it.
     #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown,
 }
 
 /// Why a lease ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The holder gave it back.
@@ -91,6 +95,7 @@ pub enum EndReason {
 
 /// Where a lease that waits stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Queue {
     /// Its place among all leases that wait for a machine; 1 is the next to be served.
     pub position: u32,
@@ -105,6 +110,7 @@ pub struct Queue {
 
 /// What is being done for a lease that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Doing {
     /// Nothing yet: what the host can hold is in use.
@@ -119,12 +125,14 @@ pub enum Doing {
     Quota,
     /// Something that this client does not know.
     #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown,
 }
 
 /// Body of `POST /v1/leases/{id}/extend`: exactly one of the two. The lease lasts at least until
 /// then; it never gets shorter, so that the same call may be sent again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExtendLease {
     /// The lease lasts at least so many seconds more, counted from when the server reads this.
@@ -136,12 +144,14 @@ pub struct ExtendLease {
         with = "time::serde::rfc3339::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Moment>"))]
     pub until: Option<OffsetDateTime>,
 }
 
 /// Body of `POST /v1/leases/{id}/keep`: the holder is done, and the machine stays for so long to be looked
 /// into. Nobody is expected to send heartbeats or to use it from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeepLease {
     /// The lease lasts so many seconds from when the server reads this: less than before, or more.
@@ -150,6 +160,7 @@ pub struct KeepLease {
 
 /// How to reach the Docker daemon of an active lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DockerEndpoint {
     /// Value for `DOCKER_HOST`, such as `tcp://127.0.0.1:23760`.
     pub host: String,
@@ -163,6 +174,7 @@ pub struct DockerEndpoint {
 /// the same certificate. A client that offers the protocol `alpn` in the TLS handshake (RFC 7301) gets an
 /// SSH server there, which asks for no more than the user's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SshEndpoint {
     /// Name of the protocol to offer.
     pub alpn: String,
@@ -174,6 +186,7 @@ pub struct SshEndpoint {
 
 /// How long one step of a start took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StepTiming {
     /// Name of the step, such as `clone`.
     pub step: String,
@@ -183,6 +196,7 @@ pub struct StepTiming {
 
 /// A lease as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lease {
     /// Its id.
     pub id: LeaseId,
@@ -199,6 +213,7 @@ pub struct Lease {
     pub labels: BTreeMap<String, String>,
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Moment"))]
     pub created_at: OffsetDateTime,
     /// When its machine was ready and handed over.
     #[serde(
@@ -206,6 +221,7 @@ pub struct Lease {
         with = "time::serde::rfc3339::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Moment>"))]
     pub ready_at: Option<OffsetDateTime>,
     /// When it ends unless it is given back earlier.
     #[serde(
@@ -213,6 +229,7 @@ pub struct Lease {
         with = "time::serde::rfc3339::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Moment>"))]
     pub expires_at: Option<OffsetDateTime>,
     /// When nothing of it was left on the host.
     #[serde(
@@ -220,6 +237,7 @@ pub struct Lease {
         with = "time::serde::rfc3339::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Moment>"))]
     pub ended_at: Option<OffsetDateTime>,
     /// Why it ends or ended. A reason that is not known here, from a newer server, reads as none: the end
     /// itself must not be missed for it.
@@ -241,6 +259,7 @@ pub struct Lease {
         with = "time::serde::rfc3339::option",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Moment>"))]
     pub heartbeat_due_at: Option<OffsetDateTime>,
     /// How long nothing may happen on it before it ends, in seconds; missing when that is no reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -272,6 +291,7 @@ pub struct Lease {
 
 /// Text that never shows in debug output.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Secret(String);
 
@@ -312,6 +332,7 @@ fn known_or_none<'de, D: Deserializer<'de>>(
 
 /// Answer of `GET /v1/leases`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LeaseList {
     /// Leases that have not ended, oldest first.
     pub leases: Vec<Lease>,

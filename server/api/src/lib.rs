@@ -7,6 +7,8 @@ pub mod event;
 pub mod id;
 pub mod lease;
 pub mod problem;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod text;
 
 pub use event::{EventKind, LeaseEvent, LeaseLogs};

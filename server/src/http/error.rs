@@ -341,7 +341,8 @@ impl ApiError {
                  a lease last longer"
             }
             Self::NotFound => {
-                "the calls are under `/v1/leases`, and `/healthz`, `/readyz` and `/metrics`"
+                "the calls are under `/v1/leases`, and `/healthz`, `/readyz` and `/metrics`; \
+                 `/v1/openapi.json` describes them"
             }
             Self::MethodNotAllowed => "the header `Allow` has those it takes",
             Self::StartFailed(_) => {

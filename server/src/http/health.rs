@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ApiState;
@@ -20,15 +21,24 @@ pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-#[derive(Serialize)]
+/// Answer of `GET /readyz`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Readiness")]
 pub(super) struct Report {
+    /// Whether leases can be served.
     ready: bool,
+    /// How each part of the server is, by its name.
     checks: BTreeMap<String, Entry>,
 }
 
-#[derive(Serialize)]
+/// How a part of the server is.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Part")]
 struct Entry {
+    /// `ok`, or why not: `degraded` works, `pending` will, `failed` does not.
+    #[schemars(extend("enum" = ["ok", "degraded", "pending", "failed"]))]
     state: &'static str,
+    /// What is in the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }

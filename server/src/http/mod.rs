@@ -16,6 +16,7 @@ mod guest_logs;
 mod health;
 mod leases;
 mod lines;
+mod openapi;
 mod order;
 mod own;
 mod places;

@@ -8,7 +8,9 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
-use super::{ApiState, auth, create, deadlines, events, guest_logs, health, leases, request};
+use super::{
+    ApiState, auth, create, deadlines, events, guest_logs, health, leases, openapi, request,
+};
 use crate::access::Scope;
 
 /// The API as a service.
@@ -30,7 +32,8 @@ pub fn router(api: Arc<ApiState>) -> Router {
     let with_token = read.merge(lease);
     let open = Router::new()
         .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready));
+        .route("/readyz", get(health::ready))
+        .route("/v1/openapi.json", get(openapi::openapi));
     let metrics = Router::new().route("/metrics", get(health::metrics));
     let (with_token, open) = if api.metrics_public {
         (with_token, open.merge(metrics))

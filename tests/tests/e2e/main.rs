@@ -25,6 +25,7 @@ mod life;
 mod python;
 mod run;
 mod rust_client;
+mod schema;
 mod soak;
 mod ssh;
 mod stopping;

@@ -12,6 +12,7 @@ mod leases;
 mod logs;
 mod metrics;
 mod oidc;
+mod openapi;
 mod projects;
 mod queue;
 mod reconciler;
@@ -241,15 +242,18 @@ async fn send(router: Router, request: Request<Body>) -> Answer {
 }
 
 async fn send_within(limit: Duration, router: Router, request: Request<Body>) -> Answer {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = router.oneshot(request);
     let response = tokio::time::timeout(limit, response).await;
     let (parts, body) = response.expect("no answer").unwrap().into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    Answer {
+    let answer = Answer {
         status: parts.status,
         headers: parts.headers,
         body: body.to_vec(),
-    }
+    };
+    openapi::check(&method, &path, &answer);
+    answer
 }
 
 fn with_token(method: Method, path: &str) -> axum::http::request::Builder {
