@@ -71,12 +71,9 @@ soak: build image ## many leases, one after the other, and a look at what stays 
 	@tests/as-root.sh 'the soak test runs virtual machines' \
 	    '$(BIN)/soak' --images '$(IMAGES)' --cycles $(or $(CYCLES),200)
 
-# The pass of the compiler that counts branches, as the usual fuzzers have it.
-FUZZ_FLAGS := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=3 \
-    -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C codegen-units=16
 fuzz: packages ## inputs without end for what reads what others write (INPUTS=1000000 for each, TARGETS=all)
-	RUSTFLAGS='$(FUZZ_FLAGS)' cargo run --locked --profile fuzz -p fuzz --target $(TRIPLE) \
-	    --target-dir '$(CARGO_TARGET_DIR)/fuzz' -- --inputs $(or $(INPUTS),1000000) $(TARGETS)
+	RUSTC_WORKSPACE_WRAPPER='$(abspath tests/fuzz/with-branches.sh)' \
+	    cargo run --locked --workspace --all-features --bin fuzz -- --inputs $(or $(INPUTS),1000000) $(TARGETS)
 
 packages: ## what the host lacks, from its distribution
 	@server/host/install-packages.sh

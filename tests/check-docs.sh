@@ -10,14 +10,20 @@ complain() {
     status=1
 }
 
-# Tests: names in the table of invariants. One that ends in "…" stands for all that begin so.
-while read -r name; do
+# Tests: names in the table of invariants and in the documents on security. One that ends in "…" stands for
+# all that begin so.
+while read -r document name; do
     pattern="fn $name\\b|^ *$name: \""
     if [[ $name == *… ]]; then pattern="fn ${name%…}|^ *${name%…}[a-z_]*: \""; fi
     if ! git grep -qE "$pattern" -- '*.rs'; then
-        complain ARCHITECTURE.md "the test $name"
+        complain "$document" "the test $name"
     fi
-done < <(sed -n '/^## Invariants/,/^## /p' ARCHITECTURE.md | grep -oE '`[a-z][a-z0-9_]+…?`' | tr -d '`' | grep _)
+done < <(
+    for document in ARCHITECTURE.md docs/security.md docs/cis.md; do
+        case $document in ARCHITECTURE.md) part='/^## Invariants/,/^## /p' ;; *) part=p ;; esac
+        sed -n "$part" "$document" | grep -oE '`[a-z][a-z0-9_]+…?`' | tr -d '`' | grep _ | sed "s|^|$document |"
+    done
+)
 
 # Files: the code map and the walks.
 while read -r path; do

@@ -40,6 +40,18 @@ const SYSCTLS: &[(&str, &str)] = &[
     // Enough for a machine full of containers that watch files.
     ("fs/inotify/max_user_instances", "8192"),
     ("fs/inotify/max_user_watches", "524288"),
+    // What a Debian machine has from the packages that set it there; the kernel's own values are older.
+    ("fs/protected_symlinks", "1"),
+    ("fs/protected_hardlinks", "1"),
+    ("fs/protected_fifos", "1"),
+    ("fs/protected_regular", "2"),
+    ("kernel/kptr_restrict", "1"),
+    ("kernel/unprivileged_bpf_disabled", "2"),
+    // There is one way out, and nobody may tell another.
+    ("net/ipv4/conf/all/accept_redirects", "0"),
+    ("net/ipv4/conf/default/accept_redirects", "0"),
+    ("net/ipv4/conf/all/accept_source_route", "0"),
+    ("net/ipv4/conf/default/accept_source_route", "0"),
 ];
 
 /// Soft and hard limit of open files, for the agent, the daemons and through them for containers. The

@@ -118,3 +118,60 @@ fn a_machine_sees_five_devices_and_nothing_of_its_host() {
     }
     cli.ok(["stop", id]);
 }
+
+#[test]
+fn the_guest_is_as_hard_as_its_document_says() {
+    let server = TestServer::start();
+    let cli = server.cli();
+    let lease: serde_json::Value =
+        serde_json::from_str(&cli.ok(["start", "--format", "json"])).unwrap();
+    let id = lease["lease_id"].as_str().unwrap();
+    let ssh = |script: &str| succeed(&mut cli.command(["ssh", "--lease", id, "--", script]));
+
+    let settings = ssh(
+        "cd /proc/sys && grep . fs/protected_{symlinks,hardlinks,fifos,regular} kernel/kptr_restrict \
+         kernel/unprivileged_bpf_disabled net/ipv4/conf/{all,default}/accept_{redirects,source_route} \
+         net/ipv6/conf/all/disable_ipv6",
+    );
+    let found: BTreeSet<&str> = settings.lines().collect();
+    let wanted = BTreeSet::from([
+        "fs/protected_symlinks:1",
+        "fs/protected_hardlinks:1",
+        "fs/protected_fifos:1",
+        "fs/protected_regular:2",
+        "kernel/kptr_restrict:1",
+        "kernel/unprivileged_bpf_disabled:2",
+        "net/ipv4/conf/all/accept_redirects:0",
+        "net/ipv4/conf/default/accept_redirects:0",
+        "net/ipv4/conf/all/accept_source_route:0",
+        "net/ipv4/conf/default/accept_source_route:0",
+        "net/ipv6/conf/all/disable_ipv6:1",
+    ]);
+    assert_eq!(found, wanted);
+
+    let files = ssh(
+        "stat -c '%n %U:%G %a' /etc/docker /etc/docker/daemon.json /run/docker.sock /run/containerd/containerd.sock",
+    );
+    assert_eq!(
+        files.lines().collect::<Vec<_>>(),
+        [
+            "/etc/docker root:root 755",
+            "/etc/docker/daemon.json root:root 644",
+            "/run/docker.sock root:docker 660",
+            "/run/containerd/containerd.sock root:root 660",
+        ]
+    );
+    // Nobody is in the group, nobody but the agent listens, and Docker has none but its socket.
+    assert_eq!(ssh("grep '^docker:' /etc/group | cut -d: -f4"), "");
+    let listening = ssh("ss -Hltn | awk '{ print $4 }'");
+    assert!(
+        listening.ends_with(":2376") && listening.lines().count() == 1,
+        "{listening}"
+    );
+    let docker = ssh(
+        "docker info --format '{{.Driver}} {{.LiveRestoreEnabled}} {{.ExperimentalBuild}} {{.SecurityOptions}}'",
+    );
+    assert!(docker.starts_with("overlay2 false false"), "{docker}");
+    assert!(docker.contains("name=seccomp"), "{docker}");
+    cli.ok(["stop", id]);
+}
