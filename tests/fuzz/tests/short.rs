@@ -49,3 +49,8 @@ fn the_configuration() {
 fn certificate_requests() {
     short("csr", 8);
 }
+
+#[test]
+fn tokens_of_jobs() {
+    short("jwt", 8);
+}

@@ -9,6 +9,7 @@ mod channel;
 mod config;
 mod csr;
 mod frames;
+mod jwt;
 
 use std::path::PathBuf;
 
@@ -71,13 +72,14 @@ impl Target {
 
 /// All there are.
 #[must_use]
-pub fn all() -> [Target; 5] {
+pub fn all() -> [Target; 6] {
     [
         frames::from_guest(),
         frames::to_guest(),
         channel::target(),
         config::target(),
         csr::target(),
+        jwt::target(),
     ]
 }
 
