@@ -16,7 +16,7 @@ use crate::access::{Authenticator, FileError, LeaseTokens, Projects, Tokens};
 use crate::audit::{Audit, AuditFile, Keeper};
 use crate::calendar::{Calendar, CalendarError};
 use crate::clock::{Clock, SteadyClock, SystemClock};
-use crate::config::{self, Config, ProjectConfig, Uplink as UplinkChoice};
+use crate::config::{self, Config, Uplink as UplinkChoice};
 use crate::http::{
     ApiState, Catalogue, CatalogueError, EngineOffer, Lines, MOST_STREAMS, Readiness, UnknownOffer,
     expect_clients_back,
@@ -26,7 +26,7 @@ use crate::hypervisor::{
     AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig, UidChoice,
 };
 use crate::image::{Image, ImageError};
-use crate::lease::{Budget, Policy, PoolKey, Quota};
+use crate::lease::{Budget, Policy, PoolKey};
 use crate::metrics::Metrics;
 use crate::network::{Network, NetworkConfig, NetworkError, Uplink, host_resolvers};
 use crate::oidc::FetchError;
@@ -449,18 +449,6 @@ pub(crate) fn nameservers(config: &Config) -> Vec<Ipv4Addr> {
     }
 }
 
-/// What each project may hold at a time, where that is limited.
-fn quotas(config: &Config) -> BTreeMap<String, Quota> {
-    let quota = |(name, project): (&String, &ProjectConfig)| {
-        let quota = Quota {
-            max_leases: project.max_leases,
-            max_memory_mib: project.max_memory_mib,
-        };
-        (quota != Quota::default()).then(|| (name.clone(), quota))
-    };
-    config.projects.iter().filter_map(quota).collect()
-}
-
 fn settings(
     config: &Config,
     images: &[Image],
@@ -507,7 +495,7 @@ fn settings(
                 .iter()
                 .map(|(key, offer)| (key.clone(), offer.memory_mib))
                 .collect(),
-            quotas: quotas(config),
+            quotas: Projects::new(config).quotas(),
             // The calendar says.
             targets: BTreeMap::new(),
             prebuild: BTreeSet::from([catalogue.default_key()]),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::{Config, ProjectConfig};
+use crate::lease::Quota;
 
 /// The terms of all projects.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +14,8 @@ pub struct Projects(BTreeMap<String, Terms>);
 pub struct Terms {
     /// How long its leases last at most, in seconds.
     pub max_ttl_s: Option<u32>,
+    /// What its leases that have a machine may be together.
+    pub quota: Quota,
     /// The sizes it may have; `None` for all. The first is for requests that name none.
     pub sizes: Option<Vec<String>>,
 }
@@ -24,11 +27,27 @@ impl Projects {
         let terms = |(name, project): (&String, &ProjectConfig)| {
             let terms = Terms {
                 max_ttl_s: project.max_ttl_s,
+                quota: Quota {
+                    max_leases: project.max_leases,
+                    max_memory_mib: project.max_memory_mib,
+                },
                 sizes: sizes(config, project),
             };
             (name.clone(), terms)
         };
         Self(config.projects.iter().map(terms).collect())
+    }
+
+    /// What projects may hold at a time, where that is limited.
+    #[must_use]
+    pub fn quotas(&self) -> BTreeMap<String, Quota> {
+        let limited = self
+            .0
+            .iter()
+            .filter(|(_, terms)| terms.quota != Quota::default());
+        limited
+            .map(|(name, terms)| (name.clone(), terms.quota))
+            .collect()
     }
 
     /// Those of this project.

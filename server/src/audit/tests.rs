@@ -222,7 +222,6 @@ async fn what_cannot_be_written_keeps_no_lease_from_ending_and_is_written_later(
     let running = scene.keep();
     let lease = scene.ask(1).await;
     scene.end_of(lease).await;
-    running.audit.note(knock());
     let troubled = async {
         while running.audit.trouble().is_none() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -232,6 +231,7 @@ async fn what_cannot_be_written_keeps_no_lease_from_ending_and_is_written_later(
     tokio::time::timeout(far, troubled).await.unwrap();
     let why = running.audit.trouble().unwrap();
     assert!(why.contains("audit.jsonl"), "{why}");
+    running.audit.note(knock());
     fs::remove_dir(scene.path()).unwrap();
     let lines = scene.until_there_are(3).await;
     let events: Vec<_> = lines
@@ -291,6 +291,14 @@ fn the_file_may_be_renamed_and_cut_off_while_it_is_written() {
     file.append("{\"n\":2}\n").unwrap();
     assert_eq!(lines(&old), [serde_json::json!({"n": 1})]);
     assert_eq!(lines(&path), [serde_json::json!({"n": 2})]);
+    // Whoever rotates it may make the next one as well.
+    let older = folder.path().join("audit.jsonl.2");
+    fs::rename(&path, &older).unwrap();
+    fs::File::create(&path).unwrap();
+    file.append("{\"n\":21}\n").unwrap();
+    assert_eq!(lines(&older), [serde_json::json!({"n": 2})]);
+    assert_eq!(lines(&path), [serde_json::json!({"n": 21})]);
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     fs::File::options()
         .write(true)
         .truncate(true)

@@ -106,6 +106,12 @@ impl Catalogue {
         })
     }
 
+    /// Memory of a machine of this size, in MiB; `None` when it is not on offer.
+    #[must_use]
+    pub fn memory_mib(&self, size: &str) -> Option<u32> {
+        self.sizes.get(size).map(|size| size.memory_mib)
+    }
+
     /// What a request gets that names nothing.
     #[must_use]
     pub fn default_key(&self) -> PoolKey {

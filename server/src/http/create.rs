@@ -22,7 +22,7 @@ use crate::access::Caller;
 use crate::audit::{Asked, Origin, Record};
 use crate::clock::random_bytes;
 use crate::failpoint;
-use crate::lease::{LeasePhase, LeaseRow};
+use crate::lease::{LeasePhase, LeaseRow, Quota};
 use crate::store::{Idempotency, Inserted, NewLease};
 
 /// How long a call that does not wait is held so that it can tell the new lease's place in the queue.
@@ -106,10 +106,10 @@ async fn follow(
         }
         Waited::Arrived(row) => {
             answered(line);
-            Err(given_up(api, &row))
+            Err(given_up(api, &row).await)
         }
         Waited::TimedOut(row) => {
-            let told = given_up(api, &row);
+            let told = given_up(api, &row).await;
             if line.as_ref().is_some_and(Line::is_last) {
                 // The reconciler gives it up at the same moment; whoever is first.
                 api.store.wish_end(row.id, EndReason::WaitTimeout).await?;
@@ -193,8 +193,26 @@ fn is_granted(row: &LeaseRow) -> bool {
     matches!(row.phase, LeasePhase::Active(_)) && row.end_wish.is_none()
 }
 
+/// Whether its own project keeps this lease waiting. What those who wait are told may be gone by now, as
+/// the reconciler gives them up at the same moment.
+async fn waits_for_quota(api: &ApiState, row: &LeaseRow, queue: Option<&Queue>) -> bool {
+    if let Some(queue) = queue {
+        return queue.doing == Doing::Quota;
+    }
+    let quota = api.projects.terms(&row.project).quota;
+    if quota == Quota::default() {
+        return false;
+    }
+    let memory = |row: &LeaseRow| api.catalogue.memory_mib(&row.key.size).unwrap_or_default();
+    let held = api.store.live_leases().await.unwrap_or_default();
+    let held = held.iter().filter(|other| {
+        other.project == row.project && matches!(other.phase, LeasePhase::Active(_))
+    });
+    !quota.has_room(held.map(memory), memory(row))
+}
+
 /// Why a lease came to nothing.
-fn given_up(api: &ApiState, row: &LeaseRow) -> ApiError {
+async fn given_up(api: &ApiState, row: &LeaseRow) -> ApiError {
     let (reason, detail) = match &row.phase {
         LeasePhase::Ending { end, .. } | LeasePhase::Ended { end, .. } => {
             (Some(end.reason), end.detail.as_deref())
@@ -214,10 +232,8 @@ fn given_up(api: &ApiState, row: &LeaseRow) -> ApiError {
     };
     let queue = api.outlook.borrow().get(&row.id).cloned();
     let place = queue.as_ref().map_or_else(String::new, place);
-    if queue
-        .as_ref()
-        .is_some_and(|queue| queue.doing == Doing::Quota)
-    {
+    let timed_out = matches!(reason, None | Some(EndReason::WaitTimeout));
+    if timed_out && waits_for_quota(api, row, queue.as_ref()).await {
         return ApiError::QuotaExceeded(format!(
             "{what}{place}: the project `{}` has as many machines as it may at a time",
             row.project

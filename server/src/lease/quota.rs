@@ -16,6 +16,13 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// Whether a project with leases of so much memory each may have one more with `memory_mib`.
+    #[must_use]
+    pub fn has_room(&self, held_mib: impl IntoIterator<Item = u32>, memory_mib: u32) -> bool {
+        let held = held_mib.into_iter().map(Held::one);
+        self.allows(held.fold(Held::one(memory_mib), Held::and))
+    }
+
     /// Whether so much is within it.
     fn allows(&self, held: Held) -> bool {
         self.max_leases

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod access;
 mod activity;
 mod api_tls;
 mod attack;

@@ -29,7 +29,7 @@ async fn with_leases() -> Fixture {
 }
 
 impl Fixture {
-    fn authenticated(self, change: impl FnOnce(Authenticator) -> Authenticator) -> Self {
+    pub(super) fn authenticated(self, change: impl FnOnce(Authenticator) -> Authenticator) -> Self {
         let tokens = Tokens::open(self.folder.path().join("tokens.json")).unwrap();
         let clock = self.clock.clone();
         self.with(|api| {

@@ -124,6 +124,20 @@ async fn who_waited_for_the_quota_is_told_so() {
 }
 
 #[tokio::test]
+async fn who_waited_for_the_quota_is_told_so_when_the_reconciler_was_quicker_as_well() {
+    let fixture = Fixture::new().await;
+    let mut config = fixture.config();
+    let project = config.projects.entry("default".to_owned()).or_default();
+    project.max_leases = Some(1);
+    let fixture = fixture.with(|api| api.projects = Projects::new(&config));
+    // Nobody has told where it stands, or not any more.
+    let ask = async || fixture.post(order(json!({ "wait_s": 1 }))).await;
+    ask().await.problem(503, ErrorCode::NoCapacity);
+    fixture.active(json!({})).await;
+    ask().await.problem(429, ErrorCode::QuotaExceeded);
+}
+
+#[tokio::test]
 async fn machines_that_would_not_start_are_told_with_what_they_said() {
     let long = format!("{}the end", "x".repeat(100_000));
     for (detail, words) in [
