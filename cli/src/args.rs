@@ -8,12 +8,14 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
+use remote_docker_api::Egress;
+
 use crate::ssh::Forward;
 
 mod parse;
 
 pub(crate) use parse::parse_duration;
-use parse::{parse_docker_name, parse_idempotency_key, parse_label, parse_positive};
+use parse::{egress_parser, parse_docker_name, parse_idempotency_key, parse_label, parse_positive};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -169,6 +171,10 @@ pub(crate) struct LeaseArgs {
     /// under way [default: never]
     #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
     pub(crate) idle: Option<Duration>,
+    /// What the machine may reach: the public Internet, nothing, or private networks too [default: the
+    /// server's]
+    #[arg(long, value_name = "POLICY", value_parser = egress_parser())]
+    pub(crate) egress: Option<Egress>,
     /// Words that `list` shows with the lease; may be given more than once
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     pub(crate) labels: Vec<(String, String)>,

@@ -282,6 +282,7 @@ fn request(
         wait_s: Some(whole_seconds(args.wait.unwrap_or(settings.wait))),
         keepalive_s: terms.keepalive.map(whole_seconds),
         idle_s: args.idle.map(whole_seconds),
+        egress: args.egress,
         client_csr_pem: key.csr_pem().to_owned(),
         labels,
     })

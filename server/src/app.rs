@@ -222,6 +222,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
             UplinkChoice::None => Uplink::None,
         },
         resolvers: nameservers,
+        allow: config.network.allow.clone(),
     })
     .await?;
     let reconciler = reconciler(&config, &state, &store, &clock, &network, settings).await;
@@ -260,6 +261,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 authenticator,
                 projects: Projects::new(&config),
                 audit,
+                egress: config.network.egress_offer(),
                 outlook: reconciler.outlook(),
                 logs: Arc::new(machine_logs),
                 metrics,

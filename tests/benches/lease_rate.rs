@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use remote_docker_api::{EndReason, LeaseId};
+use remote_docker_api::{Egress, EndReason, LeaseId};
 use remote_dockerd::calendar::Calendar;
 use remote_dockerd::clock::{Clock, SystemClock};
 use remote_dockerd::hypervisor::ImageFiles;
@@ -221,6 +221,7 @@ impl Server {
             ttl_s: 86_400,
             keepalive_s: None,
             idle_s: None,
+            egress: Egress::Internet,
             idempotency: None,
             labels: BTreeMap::new(),
             client_csr_pem: self.csr.clone(),

@@ -37,6 +37,7 @@ add --engine "$INPUT_ENGINE"
 add --size "$INPUT_SIZE"
 add --ttl "$INPUT_TTL"
 add --idle "$INPUT_IDLE"
+add --egress "$INPUT_EGRESS"
 add --wait "$INPUT_WAIT"
 command=$INPUT_COMMAND
 # What is left of the inputs is nothing to the commands that follow.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use remote_docker_api::Egress;
+
 /// Reads a duration such as `90s`, `30m` or `1h30m`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
@@ -35,6 +38,16 @@ pub(super) fn parse_docker_name(text: &str) -> Result<String, String> {
                 .to_owned(),
         )
     }
+}
+
+/// A network policy by its name.
+pub(super) fn egress_parser() -> impl TypedValueParser<Value = Egress> {
+    PossibleValuesParser::new(Egress::ALL.map(Egress::as_str)).try_map(|word| {
+        let policy = Egress::ALL
+            .into_iter()
+            .find(|policy| policy.as_str() == word);
+        policy.ok_or("there is no such policy")
+    })
 }
 
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {

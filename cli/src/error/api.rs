@@ -12,11 +12,12 @@ pub(super) const NOT_OUR_SERVER: &str =
     "is REMOTE_DOCKER_URL or --url the address of a remote-dockerd that is as new as this program?";
 
 /// Members of requests, and how their values are given here.
-const NAMES: [(&str, &str); 7] = [
+const NAMES: [(&str, &str); 8] = [
     ("`ttl_s`", "--ttl"),
     ("`wait_s`", "--wait"),
     ("`keepalive_s`", "--keepalive"),
     ("`idle_s`", "--idle"),
+    ("`egress`", "--egress"),
     ("`labels` are", "--label is"),
     ("`client_csr_pem`", "the certificate request"),
     ("the header `Idempotency-Key`", "--idempotency-key"),
@@ -136,6 +137,9 @@ fn for_code(code: ErrorCode) -> Option<&'static str> {
             "the server may be older than this program, or REMOTE_DOCKER_URL or --url has a wrong path"
         }
         ErrorCode::UnknownEngine => "choose another --engine, or leave it out for the server's own",
+        ErrorCode::EgressNotOffered => {
+            "choose another --egress, or leave it out for the server's own"
+        }
         ErrorCode::UnknownSize => "choose another --size, or leave it out for the server's own",
         ErrorCode::NotAllowed => {
             "choose one of those, or leave the option out; the server's operator decides what a project may \

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use remote_docker_api::{Lease, LeaseState};
+use remote_docker_api::{Egress, Lease, LeaseState};
 
 use crate::progress::{step, to_go};
 
@@ -44,6 +44,9 @@ pub(crate) fn lease_text(lease: &Lease) -> String {
     if let Some(seconds) = lease.idle_s {
         lines.push(("idle", format!("given up after {seconds} s")));
     }
+    if let Some(egress) = lease.egress {
+        lines.push(("reaches", reaches(egress).to_owned()));
+    }
     if let Some(at) = lease.ended_at {
         lines.push(("gone", moment(at)));
     }
@@ -55,6 +58,14 @@ pub(crate) fn lease_text(lease: &Lease) -> String {
         let _ = writeln!(text, "{name:11}  {value}");
         text
     })
+}
+
+fn reaches(egress: Egress) -> &'static str {
+    match egress {
+        Egress::Internet => "the public Internet (internet)",
+        Egress::None => "nothing (none)",
+        Egress::Open => "private networks too (open)",
+    }
 }
 
 fn state_in_words(lease: &Lease) -> String {

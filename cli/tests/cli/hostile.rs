@@ -157,6 +157,11 @@ fn problems_are_told_with_what_to_do() {
         ),
         problem(
             422,
+            "egress_not_offered",
+            "`egress` is `open`, which this server does not offer; it offers: internet, none",
+        ),
+        problem(
+            422,
             "invalid_idle",
             "`idle_s` is 1; allowed are 10 to 86400 seconds",
         ),

@@ -12,7 +12,7 @@ fn active() -> Value {
     json!({
         "id": LEASE, "state": "active", "engine": "28", "size": "small", "ttl_s": 3600,
         "created_at": "2026-01-31T11:59:58Z", "ready_at": "2026-01-31T12:00:00Z",
-        "expires_at": "2026-01-31T13:00:00Z", "warm": true, "keepalive_s": 60, "idle_s": 900,
+        "expires_at": "2026-01-31T13:00:00Z", "warm": true, "keepalive_s": 60, "idle_s": 900, "egress": "open",
         "heartbeat_due_at": "2026-01-31T12:01:00Z", "labels": { "job": "nightly" },
         "docker": { "host": "tcp://127.0.0.1:23760", "ca_pem": "CA", "cert_pem": "CERT" },
         "timings": [

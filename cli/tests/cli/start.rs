@@ -129,7 +129,7 @@ fn flags_and_configuration_reach_the_server() {
         "engine = 'from-file'\nsize = 'from-file'\nttl = '2m'\nwait = '3s'\n",
     )
     .unwrap();
-    let flags = "--engine 28 --ttl 1h30m --label job=nightly --label empty= --idle 10m \
+    let flags = "--engine 28 --ttl 1h30m --label job=nightly --label empty= --idle 10m --egress none \
                  --keepalive 90s --idempotency-key job-7";
     assert!(sandbox.program(flags).status().unwrap().success());
     let request = server.requests().remove(0);
@@ -146,7 +146,7 @@ fn flags_and_configuration_reach_the_server() {
         body,
         json!({
             "engine": "28", "size": "from-file", "ttl_s": 5400, "wait_s": 3,
-            "idle_s": 600, "keepalive_s": 90,
+            "idle_s": 600, "keepalive_s": 90, "egress": "none",
             "labels": { "job": "nightly", "empty": "" },
         })
     );

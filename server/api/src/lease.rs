@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
-use crate::LeaseId;
+use crate::{Egress, LeaseId};
 
 /// Body of `POST /v1/leases`. Whatever is left out takes the server's default.
 ///
@@ -38,6 +38,9 @@ pub struct CreateLease {
     /// build was under way. Without it, idleness does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_s: Option<i64>,
+    /// What the machine may reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// PKCS #10 request (PEM) for the client certificate. The private key stays with the client.
     pub client_csr_pem: String,
     /// Free words of the requester that are shown in lists; at most 16, of 64 and 256 bytes.
@@ -264,6 +267,14 @@ pub struct Lease {
     /// How long nothing may happen on it before it ends, in seconds; missing when that is no reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_s: Option<u64>,
+    /// What its machine may reach; missing when the server is too old to tell, or the policy too new to
+    /// be known here.
+    #[serde(
+        default,
+        deserialize_with = "known_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub egress: Option<Egress>,
     /// Where it stands while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
@@ -315,18 +326,18 @@ impl fmt::Debug for Secret {
     }
 }
 
-fn known_or_none<'de, D: Deserializer<'de>>(
+fn known_or_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
-) -> Result<Option<EndReason>, D::Error> {
+) -> Result<Option<T>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Reason {
-        Known(EndReason),
+    enum Word<T> {
+        Known(T),
         Other(IgnoredAny),
     }
-    Ok(match Reason::deserialize(deserializer)? {
-        Reason::Known(reason) => Some(reason),
-        Reason::Other(IgnoredAny) => None,
+    Ok(match Word::deserialize(deserializer)? {
+        Word::Known(word) => Some(word),
+        Word::Other(IgnoredAny) => None,
     })
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Times are RFC 3339 in UTC; durations carry their unit in the name of the field.
 
+pub mod egress;
 pub mod event;
 pub mod id;
 pub mod lease;
@@ -11,6 +12,7 @@ pub mod problem;
 mod schema;
 pub mod text;
 
+pub use egress::Egress;
 pub use event::{EventKind, LeaseEvent, LeaseLogs};
 pub use id::{LeaseId, ParseIdError, short_code};
 pub use lease::{

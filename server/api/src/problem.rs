@@ -40,6 +40,8 @@ pub enum ErrorCode {
     UnknownSize,
     /// The project may not have what is asked for.
     NotAllowed,
+    /// The server's configuration offers no machines that may reach so much or so little.
+    EgressNotOffered,
     /// The lease would last no time, or longer than the server allows.
     InvalidTtl,
     /// The call would wait a negative time, or longer than the server allows.
@@ -113,6 +115,7 @@ impl ErrorCode {
             Self::UnknownEngine => "unknown_engine",
             Self::UnknownSize => "unknown_size",
             Self::NotAllowed => "not_allowed",
+            Self::EgressNotOffered => "egress_not_offered",
             Self::InvalidTtl => "invalid_ttl",
             Self::InvalidWait => "invalid_wait",
             Self::InvalidKeepalive => "invalid_keepalive",

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use remote_docker_api::{EndReason, ErrorCode, LeaseId};
+use remote_docker_api::{Egress, EndReason, ErrorCode, LeaseId};
 use serde_json::Value;
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
@@ -91,6 +91,7 @@ impl Scene {
             ttl_s: 60,
             keepalive_s: None,
             idle_s: Some(30),
+            egress: Egress::Internet,
             idempotency: None,
             labels: [("job".to_owned(), "b-7".to_owned())].into(),
             client_csr_pem: "-----BEGIN CERTIFICATE REQUEST-----\nhunter2".to_owned(),

@@ -4,6 +4,7 @@
 //! [`load`] is the only reader of the file; the environment is read by the flags (`cli.rs`).
 
 mod audit;
+mod egress;
 mod error;
 mod hypervisor;
 mod lease;
@@ -21,6 +22,7 @@ mod shutdown;
 mod tests;
 
 pub use audit::AuditConfig;
+pub use egress::{AllowRule, Cidr, EgressOffer, Ports, Protocol};
 pub use error::{ConfigError, Fault};
 pub use hypervisor::{AcceleratorChoice, HypervisorConfig, QemuUids};
 pub use lease::LeaseConfig;

@@ -2,8 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use remote_docker_api::Egress;
 use serde::Deserialize;
 
+use super::egress::{AllowRule, Asked, EgressOffer};
 use super::error::Faults;
 
 /// Table `[network]`.
@@ -16,6 +18,12 @@ pub struct NetworkConfig {
     pub uplink: Uplink,
     /// Name servers that guests are told; when empty, those of the host.
     pub nameservers: Vec<Ipv4Addr>,
+    /// The policies that leases may ask for.
+    egress: Option<Vec<Egress>>,
+    /// The one of leases that ask for none.
+    default_egress: Option<Egress>,
+    /// What machines under `internet` reach besides public addresses.
+    pub allow: Vec<AllowRule>,
 }
 
 /// How guests reach the Internet.
@@ -34,11 +42,29 @@ impl Default for NetworkConfig {
             guest_network: GuestNetwork(Ipv4Addr::new(10, 213, 0, 0)),
             uplink: Uplink::Veth,
             nameservers: Vec::new(),
+            egress: None,
+            default_egress: None,
+            allow: Vec::new(),
         }
     }
 }
 
 impl NetworkConfig {
+    /// The policies that leases may ask for: `internet` and `none` unless the file says otherwise.
+    #[must_use]
+    pub fn egress_offer(&self) -> EgressOffer {
+        self.asked().offer()
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            offered: self.egress.as_deref(),
+            default: self.default_egress,
+            allow: &self.allow,
+            has_uplink: self.uplink != Uplink::None,
+        }
+    }
+
     pub(super) fn validate(&self, faults: &mut Faults) {
         let [a, b, ..] = self.guest_network.0.octets();
         // RFC 6598: like the private ranges, never on the Internet.
@@ -53,6 +79,7 @@ impl NetworkConfig {
                 ),
             );
         }
+        self.asked().validate(faults);
         for (index, server) in self.nameservers.iter().enumerate() {
             if server.is_loopback() || server.is_unspecified() {
                 faults.add(

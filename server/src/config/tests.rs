@@ -79,6 +79,12 @@ fn values_of_the_wrong_form_are_refused_with_what_is_expected() {
         ("relay.ports = '23760'", "expected two ports"),
         ("network.guest_network = '10.213.0.0/24'", "expected a /16"),
         ("network.guest_network = '10.213.1.0/16'", "expected a /16"),
+        ("network.egress = ['all']", "expected one of"),
+        ("network.allow = [{ cidr = '10.1.2.3/24' }]", "10.1.2.0/24"),
+        (
+            "network.allow = [{ cidr = '10.1.2.0/24', ports = ['9-8'] }]",
+            "expected a port",
+        ),
         ("network.uplink = 'bridge'", "expected `veth` or `none`"),
         ("hypervisor.accelerator = 'xen'", "expected one of"),
         ("hypervisor.qemu_uids = 'root'", "two user ids from 1000"),
@@ -143,6 +149,25 @@ fn there_is_a_user_for_each_machine() {
     assert!(message(&parse(few).unwrap_err()).contains("\"5000-5003\" is enough"));
     assert!(parse("hypervisor.qemu_uids = '5000-5003'\nlimits.max_vms = 4").is_ok());
     assert!(parse("hypervisor.qemu_uids = 'shared'\nlimits.max_vms = 4").is_ok());
+}
+
+#[test]
+fn a_policy_that_could_never_be_met_is_refused() {
+    assert_eq!(
+        faults("network = { uplink = 'none', egress = ['none', 'open'], default_egress = 'open' }"),
+        ["network.egress", "network.default_egress"]
+    );
+    assert_eq!(
+        faults("network = { uplink = 'none', allow = [{ cidr = '10.0.0.0/8' }] }"),
+        ["network.allow"]
+    );
+    assert_eq!(faults("network.egress = []"), ["network.egress"]);
+    let config = parse(
+        "network = { default_egress = 'open', allow = [{ cidr = '10.1.2.0/24', ports = [443, \
+         '8000-8999'], protocol = 'tcp' }, { cidr = '10.1.3.4/32' }] }",
+    )
+    .unwrap();
+    assert_eq!(config.network.allow.len(), 2);
 }
 
 #[test]

@@ -138,7 +138,8 @@ fn new_lease(
     request: CreateLease,
 ) -> Result<(NewLease, Duration), ApiError> {
     let (project, terms) = (&caller.project, api.projects.terms(&caller.project));
-    let order = order::check(request, &api.catalogue, &api.lease, project, &terms)?;
+    let egress = order::check_egress(request.egress, &api.egress)?;
+    let order = order::check(request, &api.catalogue, &api.lease, egress, project, &terms)?;
     if api.stopping.is_cancelled() {
         return Err(ApiError::Stopping);
     }
@@ -162,6 +163,7 @@ fn new_lease(
         ttl_s: order.ttl_s,
         keepalive_s: order.keepalive_s,
         idle_s: order.idle_s,
+        egress: order.egress,
         idempotency: key.map(|key| Idempotency { key, digest }),
         labels: order.labels,
         client_csr_pem: order.client_csr_pem,

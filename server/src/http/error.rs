@@ -5,7 +5,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use remote_docker_api::{ErrorCode, LeaseId, ParseIdError, Problem};
+use remote_docker_api::{Egress, ErrorCode, LeaseId, ParseIdError, Problem};
 
 use super::catalogue::UnknownOffer;
 use crate::access::{Refusal, Scope};
@@ -47,6 +47,8 @@ pub(super) enum ApiError {
         what: String,
         allowed: String,
     },
+    #[error("`egress` is `{asked}`, which this server does not offer; it offers: {}", words(.offered))]
+    EgressNotOffered { asked: Egress, offered: Vec<Egress> },
     #[error("`ttl_s` is {asked}; allowed are 1 to {max} seconds")]
     InvalidTtl { asked: i64, max: u32 },
     #[error("`wait_s` is {asked}; allowed are 0 to {max} seconds")]
@@ -114,6 +116,11 @@ pub(super) enum ApiError {
     Vanished(LeaseId),
 }
 
+fn words(policies: &[Egress]) -> String {
+    let words: Vec<_> = policies.iter().map(|policy| policy.as_str()).collect();
+    words.join(", ")
+}
+
 impl ApiError {
     pub(super) fn code(&self) -> (StatusCode, ErrorCode) {
         use ErrorCode as Code;
@@ -151,6 +158,9 @@ impl ApiError {
                 (StatusCode::UNPROCESSABLE_ENTITY, Code::UnknownSize)
             }
             Self::NotAllowed { .. } => (StatusCode::FORBIDDEN, Code::NotAllowed),
+            Self::EgressNotOffered { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, Code::EgressNotOffered)
+            }
             Self::InvalidTtl { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidTtl),
             Self::InvalidWait { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidWait),
             Self::InvalidKeepalive { .. } => {
@@ -208,6 +218,7 @@ impl ApiError {
             ErrorCode::UnknownEngine => "No such engine",
             ErrorCode::UnknownSize => "No such size",
             ErrorCode::NotAllowed => "Not for this project",
+            ErrorCode::EgressNotOffered => "No such network policy",
             ErrorCode::InvalidTtl => "No lease can last so long",
             ErrorCode::InvalidWait => "No call can wait so long",
             ErrorCode::InvalidKeepalive => "No heartbeats at such a pace",
@@ -293,6 +304,9 @@ impl ApiError {
                 "use a token that was made with this scope; the server's operator makes one"
             }
             Self::BodyTooLarge { .. } => "a lease request has a few KiB; check what is being sent",
+            Self::EgressNotOffered { .. } => {
+                "ask for another; the server's operator decides in `network.egress` which there are"
+            }
             Self::NotAllowed { .. } => {
                 "choose one of those, or leave it out for the project's default"
             }

@@ -50,7 +50,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Authenticator, Projects};
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::LeaseConfig;
+use crate::config::{EgressOffer, LeaseConfig};
 use crate::metrics::Metrics;
 use crate::store::Store;
 
@@ -76,6 +76,8 @@ pub struct ApiState {
     pub projects: Projects,
     /// Who asked for what, and who was refused.
     pub audit: Arc<Audit>,
+    /// What machines may be asked to reach.
+    pub egress: EgressOffer,
     /// Where leases that wait stand, as the reconciler sees it.
     pub outlook: watch::Receiver<Arc<BTreeMap<LeaseId, Queue>>>,
     /// Where the logs of machines come from.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use remote_docker_api::CreateLease;
+use remote_docker_api::{CreateLease, Egress};
 use sha2::{Digest, Sha256};
 
 use super::catalogue::Catalogue;
 use super::error::ApiError;
 use crate::access::Terms;
-use crate::config::LeaseConfig;
+use crate::config::{EgressOffer, LeaseConfig};
 use crate::lease::PoolKey;
 use crate::pki::check_csr;
 
@@ -29,6 +29,7 @@ pub(super) struct Order {
     pub(super) wait: Duration,
     pub(super) keepalive_s: Option<u32>,
     pub(super) idle_s: Option<u32>,
+    pub(super) egress: Egress,
     /// Digest of what is asked for, to know the same request again.
     pub(super) digest: String,
     pub(super) client_csr_pem: String,
@@ -39,6 +40,7 @@ pub(super) fn check(
     request: CreateLease,
     catalogue: &Catalogue,
     limits: &LeaseConfig,
+    egress: Egress,
     project: &str,
     terms: &Terms,
 ) -> Result<Order, ApiError> {
@@ -85,9 +87,22 @@ pub(super) fn check(
         wait,
         keepalive_s,
         idle_s,
+        egress,
         digest,
         client_csr_pem: request.client_csr_pem,
         labels: request.labels,
+    })
+}
+
+/// What the machine of a request may reach that asks for this.
+pub(super) fn check_egress(asked: Option<Egress>, offer: &EgressOffer) -> Result<Egress, ApiError> {
+    let egress = asked.unwrap_or(offer.default);
+    if offer.offered.contains(&egress) {
+        return Ok(egress);
+    }
+    Err(ApiError::EgressNotOffered {
+        asked: egress,
+        offered: offer.offered.clone(),
     })
 }
 

@@ -31,6 +31,7 @@ pub(super) fn lease(
         keepalive_s: row.keepalive_s.map(u64::from),
         heartbeat_due_at: None,
         idle_s: row.idle_s.map(u64::from),
+        egress: Some(row.egress),
         queue: None,
         csr_sha256: None,
         warm: false,

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use remote_docker_api::Egress;
 
 use self::channel::Channels;
 use self::ends::Ends;
@@ -133,6 +134,10 @@ impl Hypervisor for Libvirt {
         let (host, files) = (Arc::clone(&self.host), template.clone());
         let verb = async move { start::snapshot(&host, vm, &files).await };
         self.perform("snapshot the VM", vm, verb).await
+    }
+
+    async fn admit(&self, vm: VmId, egress: Egress) -> Result<(), HypervisorError> {
+        Ok(self.host.wires.admit(vm, egress).await?)
     }
 
     async fn channel(&self, vm: VmId) -> Result<Box<dyn Channel>, HypervisorError> {

@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use remote_docker_api::Egress;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::ids::{Slot, VmId};
@@ -51,6 +52,13 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// When QEMU cannot write the state; the VM is then to be destroyed.
     async fn snapshot(&self, vm: VmId, template: &TemplateFiles) -> Result<(), HypervisorError>;
+
+    /// Lets the VM reach what `egress` allows. Before the first call it reaches nothing. What was said
+    /// last holds until the VM is destroyed, over restarts of the server too.
+    ///
+    /// # Errors
+    /// When the VM has no wire; what holds is then what held before.
+    async fn admit(&self, vm: VmId, egress: Egress) -> Result<(), HypervisorError>;
 
     /// Connects to the agent's channel. One connection at a time; a new one ends the old.
     ///

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use remote_docker_api::Egress;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -39,6 +40,7 @@ struct SimVm {
     said: String,
     agent: Arc<SimAgent>,
     connection: Option<JoinHandle<()>>,
+    egress: Egress,
 }
 
 impl SimVm {
@@ -50,6 +52,7 @@ impl SimVm {
             said: BANNER.to_owned(),
             agent: Arc::new(SimAgent::new(cloned, clock)),
             connection: None,
+            egress: Egress::None,
         }
     }
 }
@@ -244,6 +247,12 @@ impl SimHypervisor {
         starts.find(|(id, _)| *id == vm).map(|(_, kind)| *kind)
     }
 
+    /// What a VM may reach, if there is such a VM.
+    #[must_use]
+    pub fn egress(&self, vm: VmId) -> Option<Egress> {
+        Some(self.world().vms.get(&vm)?.egress)
+    }
+
     /// VMs whose processors run.
     #[must_use]
     pub fn running(&self) -> BTreeSet<VmId> {
@@ -420,6 +429,16 @@ impl Hypervisor for SimHypervisor {
     async fn shows(&self, vm: VmId) -> Result<bool, HypervisorError> {
         let act = || Ok(self.world().vms.contains_key(&vm));
         self.perform(Verb::Shows, Some(vm), || false, act).await
+    }
+
+    async fn admit(&self, vm: VmId, egress: Egress) -> Result<(), HypervisorError> {
+        let act = || {
+            let mut world = self.world();
+            let found = world.vms.get_mut(&vm);
+            found.ok_or(HypervisorError::NotRunning { vm })?.egress = egress;
+            Ok(())
+        };
+        self.perform(Verb::Admit, Some(vm), || (), act).await
     }
 
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use remote_docker_api::{EndReason, LeaseId, StepTiming};
+use remote_docker_api::{Egress, EndReason, LeaseId, StepTiming};
 use time::OffsetDateTime;
 
 use crate::ids::{Slot, VmId};
@@ -111,6 +111,8 @@ pub struct LeaseRow {
     pub keepalive_s: Option<u32>,
     /// How long nothing may happen on it before it ends, in seconds; `None` when that is no reason.
     pub idle_s: Option<u32>,
+    /// What its machine may reach.
+    pub egress: Egress,
     /// What the requester wrote on it.
     pub labels: BTreeMap<String, String>,
     /// The request for the client's certificate (PEM).

@@ -68,6 +68,17 @@ pub(super) async fn up(
         .map_err(NetworkError::netlink(format!("switch on device {index}")))
 }
 
+/// Puts a device into a group, which rules of the packet filter can be about.
+pub(super) async fn set_group(handle: &Handle, index: u32, group: u32) -> Result<(), NetworkError> {
+    let message = LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::Group(group))
+        .build();
+    let set = handle.link().set(message).execute().await;
+    set.map_err(NetworkError::netlink(format!(
+        "put device {index} into group {group}"
+    )))
+}
+
 /// Removes a device; for a veth its other end goes too.
 pub(super) async fn delete(handle: &Handle, name: &str) -> Result<(), NetworkError> {
     let Some(index) = index(handle, name).await? else {
@@ -182,6 +193,24 @@ pub(super) async fn default_route(
     let replaced = handle.route().add(route).replace().execute().await;
     replaced.map_err(NetworkError::netlink(format!(
         "set the default route to {gateway}"
+    )))
+}
+
+/// Sends what is for `address` to `gateway`, which is on the wire of this device.
+pub(super) async fn route_by(
+    handle: &Handle,
+    index: u32,
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+) -> Result<(), NetworkError> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(address, 32)
+        .gateway(gateway)
+        .output_interface(index)
+        .build();
+    let replaced = handle.route().add(route).replace().execute().await;
+    replaced.map_err(NetworkError::netlink(format!(
+        "lead {address} to {gateway}"
     )))
 }
 

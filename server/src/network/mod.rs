@@ -36,6 +36,7 @@ pub use error::NetworkError;
 pub use namespace::Namespace;
 pub use open::{Network, NetworkConfig, Uplink};
 pub use resolvers::host_resolvers;
+pub(crate) use rules::NEVER;
 pub use trial::{Trial, try_out};
 pub use wires::Wires;
 

@@ -6,6 +6,7 @@ use super::worker::Worker;
 use super::{
     Namespace, NamespaceDialer, NetworkError, Wires, links, namespace, nft, rules, sysctl, uplink,
 };
+use crate::config::AllowRule;
 use crate::ids::InstallId;
 
 /// What the VMs' network is to be.
@@ -19,6 +20,8 @@ pub struct NetworkConfig {
     pub uplink: Uplink,
     /// Name servers that guests may ask, wherever they are; see [`super::host_resolvers`].
     pub resolvers: Vec<Ipv4Addr>,
+    /// What guests under [`Egress::Internet`](remote_docker_api::Egress) reach besides public addresses.
+    pub allow: Vec<AllowRule>,
 }
 
 /// How guests reach the Internet.
@@ -93,15 +96,7 @@ impl Network {
         match config.uplink {
             Uplink::Veth { range } => {
                 let (host, namespace) = (&self.host, &self.namespace);
-                uplink::join(
-                    config.install,
-                    range,
-                    config.resolvers,
-                    host,
-                    inside,
-                    namespace,
-                )
-                .await
+                uplink::join(&config, range, host, inside, namespace).await
             }
             Uplink::None => uplink::leave(config.install, &self.host).await,
         }
@@ -124,8 +119,11 @@ impl Network {
 
 /// Sets up the inside of the namespace. The filter stands before anything is forwarded.
 pub(super) async fn settle(inside: &Worker, config: &NetworkConfig) -> Result<(), NetworkError> {
-    let has_uplink = config.uplink != Uplink::None;
-    let rules = rules::namespace(has_uplink, &config.resolvers);
+    let rules = rules::namespace(rules::Inside {
+        uplink: config.uplink != Uplink::None,
+        resolvers: &config.resolvers,
+        allow: &config.allow,
+    });
     inside
         .run(move || {
             sysctl::harden()?;

@@ -1,20 +1,32 @@
 //! The packet filter's rules as text for `nft -f`. Pure: snapshot-tested here, tried out with real
 //! packets in `tests`.
 //!
-//! Each text replaces our own table as a whole in one transaction of the kernel: there is no moment
+//! Each text replaces our own tables as a whole in one transaction of the kernel: there is no moment
 //! without a filter, and what an earlier version of the server left is gone.
+//!
+//! What a VM may reach is not in the rules. Its wire is in a *group*, which the kernel keeps with the device,
+//! and the rules tell by a map of verdicts what each group may. So a lease's policy is one change of one
+//! device, a new wire reaches nothing, and rules that are loaded again find every wire as it was.
 
 use std::net::Ipv4Addr;
 
+use remote_docker_api::Egress;
+
+use crate::config::AllowRule;
+
 /// Name of the table in the VMs' namespace, which is ours alone.
 pub(super) const TABLE: &str = "remote_dockerd";
+/// Name of the table there that hides guests.
+pub(super) const HIDE: &str = "remote_dockerd_hide";
 /// Name of the uplink's end in the VMs' namespace.
 pub(super) const UPLINK: &str = "uplink";
+/// What marks packets of guests that may reach private networks.
+const OPEN_MARK: u32 = 1;
 
 /// IPv4 addresses that are not on the public Internet, from IANA's registry of special-purpose
 /// addresses (RFC 6890 and its updates); 224.0.0.0/3 is multicast, reserved and broadcast. The last
 /// is public by its number only: on Azure it is the host's own service.
-const NOT_PUBLIC: [&str; 15] = [
+pub(crate) const NOT_PUBLIC: [&str; 15] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -32,18 +44,54 @@ const NOT_PUBLIC: [&str; 15] = [
     "168.63.129.16/32",
 ];
 
+/// IPv4 addresses that no guest reaches under any policy: what means the sender itself, link-local
+/// addresses (most clouds' metadata services among them), multicast, reserved and broadcast; and the
+/// metadata services of Azure, Alibaba and Oracle, which have addresses of their own.
+pub(crate) const NEVER: [&str; 7] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/3",
+    "168.63.129.16/32",
+    "100.100.100.200/32",
+    "192.0.0.192/32",
+];
+
+/// The group of a wire under this policy. 0 is the one that every device is born in.
+pub(super) const fn group(egress: Egress) -> u32 {
+    match egress {
+        Egress::None => 0,
+        Egress::Internet => 1,
+        Egress::Open => 2,
+    }
+}
+
+/// What the rules of the VMs' namespace are about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Inside<'a> {
+    /// Whether there is a way out.
+    pub(super) uplink: bool,
+    /// Name servers that guests may ask, wherever they are.
+    pub(super) resolvers: &'a [Ipv4Addr],
+    /// What the site allows besides public addresses.
+    pub(super) allow: &'a [AllowRule],
+}
+
 /// Rules of the VMs' namespace.
 ///
 /// - A packet from a wire must have the address that is routed to that wire. This is checked before
 ///   connection tracking sees it, so that one guest cannot disturb the tracked connections of another.
+/// - There is no IPv6.
 /// - Nothing in the namespace answers a guest, except to what this server itself has opened.
 /// - Guests reach no other guest: nothing is forwarded between wires.
-/// - Guests reach public addresses through the uplink, and the resolvers' port 53 wherever they are.
-pub(super) fn namespace(uplink: bool, resolvers: &[Ipv4Addr]) -> String {
-    let egress = if uplink {
-        egress(resolvers)
+/// - Guests reach through the uplink what the group of their wire may; every packet is asked for that, those
+///   of connections that stand as well, so that a machine finds no way in what another left in the tracking of
+///   connections under the same address.
+pub(super) fn namespace(inside: Inside<'_>) -> String {
+    let (ways, chains) = if inside.uplink {
+        (ways(), chains(inside))
     } else {
-        String::new()
+        Default::default()
     };
     format!(
         r#"table inet {TABLE}
@@ -51,21 +99,66 @@ delete table inet {TABLE}
 table inet {TABLE} {{
     chain own_address {{
         type filter hook prerouting priority raw; policy accept;
+        iifname "rd*" meta nfproto != ipv4 drop
         iifname "rd*" fib saddr . iif oif missing drop
     }}
     chain input {{
         type filter hook input priority filter; policy drop;
         ct state established,related accept
     }}
-    chain forward {{
-        type filter hook forward priority filter; policy drop;
-        ct state established,related accept
-        iifname "rd*" oifname "{UPLINK}" jump egress
+    chain output {{
+        type filter hook output priority filter; policy accept;
+        oifname "rd*" meta nfproto != ipv4 drop
     }}
-    chain egress {{
-{egress}    }}
+{chains}    chain forward {{
+        type filter hook forward priority filter; policy drop;
+{ways}    }}
+}}
+"#
+    )
+}
+
+/// Out, and back for what was asked for, by the group of the wire.
+fn ways() -> String {
+    let (internet, open) = (group(Egress::Internet), group(Egress::Open));
+    let map = format!("vmap {{ {internet} : jump internet, {open} : jump open }}");
+    format!(
+        "        iifname \"rd*\" oifname \"{UPLINK}\" iifgroup {map}\n        \
+         iifname \"{UPLINK}\" oifname \"rd*\" ct state established,related oifgroup {map}\n"
+    )
+}
+
+fn chains(inside: Inside<'_>) -> String {
+    let not_public = NOT_PUBLIC.join(", ");
+    let never = NEVER.join(", ");
+    let resolve = to_resolvers("", inside.resolvers);
+    let allowed = allowed("", inside.allow);
+    format!(
+        r#"    chain internet {{
+        iifname "{UPLINK}" accept
+{resolve}{allowed}        ip daddr {{ {not_public} }} drop
+        meta nfproto ipv4 accept
+    }}
+    chain open {{
+        iifname "{UPLINK}" accept
+        meta mark set {OPEN_MARK}
+{resolve}        ip daddr {{ {never} }} drop
+        meta nfproto ipv4 accept
+    }}
+"#
+    )
+}
+
+/// Hides guests behind the uplink's own address, and those that may reach private networks behind `open`, so
+/// that the host can tell the two apart.
+pub(super) fn hide(open: Ipv4Addr) -> String {
+    format!(
+        r#"table ip {HIDE}
+delete table ip {HIDE}
+table ip {HIDE} {{
     chain hide {{
         type nat hook postrouting priority srcnat; policy accept;
+        oifname "{UPLINK}" meta mark {OPEN_MARK} snat to {open}
         oifname "{UPLINK}" masquerade
     }}
 }}
@@ -73,14 +166,24 @@ table inet {TABLE} {{
     )
 }
 
-fn egress(resolvers: &[Ipv4Addr]) -> String {
-    let not_public = NOT_PUBLIC.join(", ");
-    let resolve = to_resolvers("", resolvers);
-    format!("{resolve}        ip daddr {{ {not_public} }} drop\n        meta nfproto ipv4 accept\n")
+/// What the host's rules are about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Host<'a> {
+    /// Name of the table.
+    pub(super) table: &'a str,
+    /// The uplink's end.
+    pub(super) device: &'a str,
+    /// The address from which everything comes from its far end,
+    pub(super) inner: Ipv4Addr,
+    /// but for what may reach private networks, which comes from this one.
+    pub(super) open: Ipv4Addr,
+    /// Name servers that guests may ask, wherever they are.
+    pub(super) resolvers: &'a [Ipv4Addr],
+    /// What the site allows besides public addresses.
+    pub(super) allow: &'a [AllowRule],
 }
 
-/// Rules of the host's own namespace for the uplink `device`, at whose far end everything comes from
-/// `inner`. They say nothing about any other traffic of the host.
+/// Rules of the host's own namespace. They say nothing about any other traffic of the host.
 ///
 /// - Guests do not reach the host itself, whatever its addresses are, but for a resolver on it.
 /// - Nor do they reach what the host forwards to: a port of the host that its own rules, or those of
@@ -89,13 +192,21 @@ fn egress(resolvers: &[Ipv4Addr]) -> String {
 ///   A resolver that the host forwards to is one all the same.
 /// - Nobody reaches the VMs' namespace from outside.
 /// - Packets fit the way out: hosts in clouds often have a smaller MTU than 1500.
-pub(super) fn host(table: &str, device: &str, inner: Ipv4Addr, resolvers: &[Ipv4Addr]) -> String {
+pub(super) fn host(host: Host<'_>) -> String {
+    let Host {
+        table,
+        device,
+        inner,
+        open,
+        ..
+    } = host;
     let from_guests = format!("iifname \"{device}\" ");
-    let resolve = to_resolvers(&from_guests, resolvers);
+    let resolve = to_resolvers(&from_guests, host.resolvers);
     // By the address that the guest has asked for, not the one that the host has made of it.
     let asked_for = ("ct original ip daddr", "ct original proto-dst");
-    let forwarded = to_resolvers_by(asked_for, &from_guests, resolvers);
-    let not_public = NOT_PUBLIC.join(", ");
+    let forwarded = to_resolvers_by(asked_for, &from_guests, host.resolvers);
+    let allowed = allowed(&from_guests, host.allow);
+    let (not_public, never) = (NOT_PUBLIC.join(", "), NEVER.join(", "));
     format!(
         r#"table inet {table}
 delete table inet {table}
@@ -106,17 +217,19 @@ table inet {table} {{
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;
-        iifname "{device}" ip saddr != {inner} drop
+        iifname "{device}" meta nfproto != ipv4 drop
+        iifname "{device}" ip saddr != {{ {inner}, {open} }} drop
         iifname "{device}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 {forwarded}        iifname "{device}" ct status dnat drop
-        iifname "{device}" ip daddr {{ {not_public} }} drop
+{allowed}        iifname "{device}" ip saddr {open} ip daddr {{ {never} }} drop
+        iifname "{device}" ip saddr {inner} ip daddr {{ {not_public} }} drop
         iifname "{device}" accept
         oifname "{device}" ct state established,related accept
         oifname "{device}" drop
     }}
     chain hide {{
         type nat hook postrouting priority srcnat; policy accept;
-        ip saddr {inner} oifname != "{device}" masquerade
+        ip saddr {{ {inner}, {open} }} oifname != "{device}" masquerade
     }}
 }}
 "#
@@ -147,30 +260,78 @@ fn to_resolvers_by(
     )
 }
 
+fn allowed(condition: &str, allow: &[AllowRule]) -> String {
+    let line = |rule: &AllowRule| {
+        let protocols: Vec<_> = rule.protocols().iter().map(ToString::to_string).collect();
+        let mut line = format!(
+            "        {condition}ip daddr {} meta l4proto {{ {} }} ",
+            rule.cidr,
+            protocols.join(", ")
+        );
+        if !rule.ports.is_empty() {
+            let ports: Vec<_> = rule.ports.iter().map(ToString::to_string).collect();
+            line += &format!("th dport {{ {} }} ", ports.join(", "));
+        }
+        line + "accept\n"
+    };
+    allow.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn allow() -> Vec<AllowRule> {
+        #[derive(serde::Deserialize)]
+        struct File {
+            allow: Vec<AllowRule>,
+        }
+        let text = r#"allow = [
+            { cidr = "10.1.2.0/24", ports = [443, "8000-8999"], protocol = "tcp" },
+            { cidr = "10.1.3.4/32" },
+        ]"#;
+        toml::from_str::<File>(text).unwrap().allow
+    }
+
     #[test]
     fn the_namespace_with_an_uplink() {
-        insta::assert_snapshot!(namespace(
-            true,
-            &[Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(9, 9, 9, 9)]
-        ));
+        insta::assert_snapshot!(namespace(Inside {
+            uplink: true,
+            resolvers: &[Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(9, 9, 9, 9)],
+            allow: &allow(),
+        }));
     }
 
     #[test]
     fn the_namespace_without_an_uplink_lets_nothing_out() {
-        insta::assert_snapshot!(namespace(false, &[Ipv4Addr::new(10, 0, 0, 2)]));
+        insta::assert_snapshot!(namespace(Inside {
+            resolvers: &[Ipv4Addr::new(10, 0, 0, 2)],
+            ..Inside::default()
+        }));
+    }
+
+    #[test]
+    fn the_way_out_hides_guests() {
+        insta::assert_snapshot!(hide(Ipv4Addr::new(169, 254, 241, 1)));
     }
 
     #[test]
     fn the_host() {
-        insta::assert_snapshot!(host(
-            "remote_dockerd_0000000000001",
-            "ru0000000000001",
-            Ipv4Addr::new(169, 254, 240, 1),
-            &[Ipv4Addr::new(10, 0, 0, 2)]
-        ));
+        insta::assert_snapshot!(host(Host {
+            table: "remote_dockerd_0000000000001",
+            device: "ru0000000000001",
+            inner: Ipv4Addr::new(169, 254, 240, 1),
+            open: Ipv4Addr::new(169, 254, 241, 1),
+            resolvers: &[Ipv4Addr::new(10, 0, 0, 2)],
+            allow: &allow(),
+        }));
+    }
+
+    #[test]
+    fn what_is_never_reached_is_not_public() {
+        // 100.100.100.200 and 192.0.0.192 are in ranges that are listed; the others stand in both.
+        for range in &NEVER[..5] {
+            assert!(NOT_PUBLIC.contains(range), "{range}");
+        }
     }
 }

@@ -45,6 +45,7 @@ pub async fn try_out(guests: Ipv4Addr) -> Result<Trial, NetworkError> {
         uplink: Uplink::default(),
         // Some address, so that the rules about name servers are tried as well.
         resolvers: vec![super::GATEWAY],
+        allow: Vec::new(),
     };
     Ok(Trial {
         inside: settle(wires.worker(), &config).await,
@@ -58,7 +59,14 @@ pub async fn try_out(guests: Ipv4Addr) -> Result<Trial, NetworkError> {
 async fn join(host: &Worker, inside: &Namespace) -> Result<(), NetworkError> {
     let object = namespace::handle(inside.object())?;
     let device = INSTALL.uplink();
-    let rules = rules::host(rules::TABLE, &device, super::GATEWAY, &[super::GATEWAY]);
+    let rules = rules::host(rules::Host {
+        table: rules::TABLE,
+        device: &device,
+        inner: super::GATEWAY,
+        open: super::GATEWAY,
+        resolvers: &[super::GATEWAY],
+        allow: &[],
+    });
     host.configure(async move |handle| uplink::make(&handle, &device, object.as_raw_fd()).await)
         .await?;
     host.run(move || nft::load(&rules)).await?

@@ -1,7 +1,7 @@
 //! The way out for guests: a veth pair between the host's namespace and the VMs'.
 //!
-//! The VMs' namespace hides all guests behind its end of the pair, and the host hides that behind its
-//! own address. So the host needs no route to guests, the guests' network may be one that the host's
+//! The VMs' namespace hides all guests behind its end of the pair, those that may reach private networks behind
+//! a second address of it, by which the host tells them apart; and the host hides both behind its own address. So the host needs no route to guests, the guests' network may be one that the host's
 //! own network has too, and several servers share a host.
 //!
 //! Known limit: another filter on the host that drops what it does not know, such as the FORWARD chain
@@ -16,7 +16,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute}
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::worker::Worker;
-use super::{Namespace, NetworkError, links, namespace, nft, rules, sysctl};
+use super::{Namespace, NetworkConfig, NetworkError, links, namespace, nft, rules, sysctl};
 use crate::ids::InstallId;
 
 /// How many pairs of addresses are in a range, which is a /24.
@@ -38,6 +38,11 @@ impl Pair {
         }
     }
 
+    /// The second address of the inner end: its counterpart in the /24 that follows the range.
+    fn open(self) -> Ipv4Addr {
+        u32::from(self.inner).wrapping_add(256).into()
+    }
+
     /// The first pair from `start` on, going around, of which no address is `used`.
     fn choose(range: Ipv4Addr, start: u64, used: &[Ipv4Addr]) -> Option<Self> {
         let start = (start % u64::from(PAIRS)) as u32;
@@ -49,16 +54,30 @@ impl Pair {
 
 /// Joins the VMs' namespace to the host's, or brings what is there up to date.
 pub(super) async fn join(
-    install: InstallId,
+    config: &NetworkConfig,
     range: Ipv4Addr,
-    resolvers: Vec<Ipv4Addr>,
     host: &Worker,
     inside: &Worker,
     namespace: &Namespace,
 ) -> Result<(), NetworkError> {
+    let install = config.install;
     let pair = connect(install, range, host, inside, namespace).await?;
-    let rules = rules::host(&table(install), &device(install), pair.inner, &resolvers);
+    let rules = rules::host(rules::Host {
+        table: &table(install),
+        device: &device(install),
+        inner: pair.inner,
+        open: pair.open(),
+        resolvers: &config.resolvers,
+        allow: &config.allow,
+    });
     host.run(move || nft::load(&rules)).await??;
+    let hide = rules::hide(pair.open());
+    inside.run(move || nft::load(&hide)).await??;
+    host.configure(async move |handle| {
+        let index = links::existing(&handle, &device(install)).await?;
+        links::route_by(&handle, index, pair.open(), pair.inner).await
+    })
+    .await?;
     inside
         .configure(async move |handle| {
             let index = links::existing(&handle, rules::UPLINK).await?;

@@ -6,11 +6,14 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use remote_docker_api::Egress;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::address::AddressScope;
 
 use super::worker::Worker;
-use super::{GATEWAY, GATEWAY_MAC, GUEST_MAC, Namespace, NetworkError, links, namespace, tap};
+use super::{
+    GATEWAY, GATEWAY_MAC, GUEST_MAC, Namespace, NetworkError, links, namespace, rules, tap,
+};
 use crate::ids::VmId;
 
 /// Makes, removes and lists wires in one namespace. Clones are handles to the same worker.
@@ -46,6 +49,21 @@ impl Wires {
                 links::add_address(&handle, index, GATEWAY, 32, AddressScope::Link).await?;
                 links::neighbour(&handle, index, address, GUEST_MAC).await?;
                 links::route_to(&handle, (index, &name), address, GATEWAY).await
+            })
+            .await
+    }
+
+    /// Puts the VM's wire under a policy; a new wire is under [`Egress::None`]. The kernel keeps it with the
+    /// wire: it goes when the wire goes, and neither the end of this server nor another set of rules changes
+    /// it.
+    ///
+    /// # Errors
+    /// When there is no such wire.
+    pub async fn admit(&self, vm: VmId, egress: Egress) -> Result<(), NetworkError> {
+        self.worker
+            .configure(async move |handle| {
+                let index = links::existing(&handle, &vm.tap()).await?;
+                links::set_group(&handle, index, rules::group(egress)).await
             })
             .await
     }

@@ -86,6 +86,8 @@ pub struct Reconciler {
     jobs: HashMap<tokio::task::Id, Job>,
     look: Look,
     disk: DiskWatch,
+    /// Whether machines of active leases were told again what they may reach.
+    readmitted: bool,
     /// What the relay was told.
     published: HashMap<LeaseId, Route>,
     /// Leases whose routes it could not open.
@@ -168,6 +170,7 @@ impl Reconciler {
             jobs: HashMap::new(),
             look: Look::Due,
             disk,
+            readmitted: false,
             published: HashMap::new(),
             unopened: BTreeMap::new(),
             reservations: Vec::new(),
@@ -292,6 +295,7 @@ impl Reconciler {
         let mut policy = self.policy();
         let concerns_all = observed.is_some() || self.course != Course::Serving;
         let mut snapshot = self.snapshot(concerns_all, observed, busy_vms, &policy, now);
+        self.readmit().await;
         self.publish(&news);
         self.watch_guests(&news, snapshot.observed.is_some());
         if self.is_over(&snapshot) {

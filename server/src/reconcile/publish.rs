@@ -72,6 +72,29 @@ impl Reconciler {
         route(lease, vm, self.context.settings.guest_network)
     }
 
+    /// Tells once in this process's life what the machines of active leases may reach, before their ports
+    /// are opened. Their wires keep it over a restart; those that an older version made know no policy.
+    pub(super) async fn readmit(&mut self) {
+        if std::mem::replace(&mut self.readmitted, true) {
+            return;
+        }
+        let leases = self.mirror.roster.leases();
+        let admitted = leases.filter_map(|lease| {
+            let LeasePhase::Active(grant) = &lease.phase else {
+                return None;
+            };
+            let vm = self.mirror.vm(grant.vm)?;
+            let is_its_own = vm.phase == VmPhase::Assigned { lease: lease.id };
+            is_its_own.then_some((vm.id, lease.egress))
+        });
+        for (vm, egress) in admitted {
+            if let Err(error) = self.context.hypervisor.admit(vm, egress).await {
+                let why = &error as &dyn std::error::Error;
+                tracing::warn!(%vm, error = why, "{vm} is not told again what it may reach; what it was told before holds");
+            }
+        }
+    }
+
     fn tell_unopened(&mut self, failed: Vec<Unopened>) {
         for failure in failed {
             let route = failure.route;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use remote_docker_api::{EndReason, EventKind, LeaseId};
+use remote_docker_api::{Egress, EndReason, EventKind, LeaseId};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
@@ -26,6 +26,7 @@ pub struct NewLease {
     pub ttl_s: u32,
     pub keepalive_s: Option<u32>,
     pub idle_s: Option<u32>,
+    pub egress: Egress,
     pub idempotency: Option<Idempotency>,
     pub labels: BTreeMap<String, String>,
     pub client_csr_pem: String,
@@ -146,9 +147,9 @@ impl Operation for Insert {
         sqlx::query(
             "INSERT INTO leases (id, node_id, generation, project, engine, size, ttl_s, \
              keepalive_s, idle_s, idempotency_key, request_digest, labels, client_csr_pem, \
-             created_at, wait_until, attended, asked, state) \
+             created_at, wait_until, attended, asked, egress, state) \
              VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-             'waiting')",
+             $17, 'waiting')",
         )
         .bind(new.id.to_string())
         .bind(change.node.to_string())
@@ -166,6 +167,7 @@ impl Operation for Insert {
         .bind(micros(new.wait_until))
         .bind(new.attended)
         .bind(json(&new.asked))
+        .bind(new.egress.word())
         .execute(&mut *change.connection)
         .await?;
         let row = LeaseRow {
@@ -176,6 +178,7 @@ impl Operation for Insert {
             ttl_s: new.ttl_s,
             keepalive_s: new.keepalive_s,
             idle_s: new.idle_s,
+            egress: new.egress,
             labels: new.labels.clone(),
             client_csr_pem: new.client_csr_pem.clone(),
             created_at: kept(new.created_at),

@@ -100,6 +100,7 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
         ttl_s: columns.number("ttl_s")?,
         keepalive_s: columns.maybe_number("keepalive_s")?,
         idle_s: columns.maybe_number("idle_s")?,
+        egress: columns.word("egress")?,
         labels: columns.json("labels")?,
         client_csr_pem: columns.get("client_csr_pem")?,
         created_at: columns.time("created_at")?,

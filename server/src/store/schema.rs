@@ -12,7 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use super::StoreError;
 
 /// Version, name, text.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "leases and vms",
@@ -29,6 +29,7 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         include_str!("migrations/0003_what_lives_is_found_at_once.sql"),
     ),
     (4, "ssh", include_str!("migrations/0004_ssh.sql")),
+    (5, "egress", include_str!("migrations/0005_egress.sql")),
     (6, "audit", include_str!("migrations/0006_audit.sql")),
 ];
 

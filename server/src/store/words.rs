@@ -1,7 +1,7 @@
 //! Reasons as the words that stand in the tables. Written out one by one: renaming a variant in the
 //! code must not change what is on disk.
 
-use remote_docker_api::{EndReason, EventKind};
+use remote_docker_api::{Egress, EndReason, EventKind};
 
 use crate::lease::DestroyReason;
 
@@ -54,6 +54,17 @@ impl Word for EventKind {
 
     fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+/// The policies too.
+impl Word for Egress {
+    fn word(&self) -> &'static str {
+        self.as_str()
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.as_str() == word)
     }
 }
 

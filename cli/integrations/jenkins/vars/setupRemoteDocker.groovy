@@ -88,7 +88,7 @@ def withServer(Map lease, Closure body) {
 /** What is wrong with the names of the options, if anything: a typing mistake is no setting. */
 @NonCPS
 static String unknownOptions(Map options) {
-    def known = ['ca', 'cli', 'credentialsId', 'engine', 'idle', 'labels', 'size', 'ttl', 'url', 'wait']
+    def known = ['ca', 'cli', 'credentialsId', 'egress', 'engine', 'idle', 'labels', 'size', 'ttl', 'url', 'wait']
     def unknown = options.keySet().collect { it.toString() } - known
     return unknown ? "there is no option ${unknown.join(', ')}; there are ${known.join(', ')}" : null
 }
@@ -106,7 +106,7 @@ static Map clientOptions(Map options) {
 /** The words after `start`. The build's name goes with the lease, so that lists tell whose it is. */
 @NonCPS
 static String flags(Map options, String build) {
-    def words = ['engine', 'size', 'ttl', 'idle', 'wait']
+    def words = ['engine', 'size', 'ttl', 'idle', 'egress', 'wait']
         .findAll { options[it] != null }
         .collect { "--${it}=${options[it]}" }
     def labels = (build ? [jenkins: build] : [:]) + (options.labels ?: [:])

@@ -47,6 +47,11 @@ async fn each_fault_has_its_code_and_writes_nothing() {
         ),
         (json!({"wait_s": 601}), Code::InvalidWait, "`wait_s` is 601"),
         (
+            json!({"egress": "open"}),
+            Code::EgressNotOffered,
+            "`egress` is `open`, which this server does not offer; it offers: internet, none",
+        ),
+        (
             json!({"keepalive_s": 4}),
             Code::InvalidKeepalive,
             "`keepalive_s` is 4; allowed are 5 to 3600",

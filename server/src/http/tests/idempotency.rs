@@ -99,6 +99,7 @@ async fn another_request_with_the_same_key_is_refused() {
         json!({"size": "large"}),
         json!({"keepalive_s": 60}),
         json!({"idle_s": 60}),
+        json!({"egress": "none"}),
         json!({"labels": {"a": "b"}}),
         // A key of its own: the certificate would be of no use to this caller.
         json!({"client_csr_pem": csr()}),

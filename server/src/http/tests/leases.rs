@@ -1,6 +1,6 @@
 //! A lease from its request to its end.
 
-use remote_docker_api::{EndReason, Lease, LeaseList, LeaseState};
+use remote_docker_api::{Egress, EndReason, Lease, LeaseList, LeaseState};
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn a_lease_is_made_shown_listed_and_given_back() {
     let answer = fixture
         .post(order(json!({
             "engine": "28", "size": "large", "ttl_s": 60, "wait_s": 20, "labels": {"job": "b-7"},
-            "keepalive_s": 30, "idle_s": 600
+            "keepalive_s": 30, "idle_s": 600, "egress": "none"
         })))
         .await;
     assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
@@ -33,6 +33,7 @@ async fn a_lease_is_made_shown_listed_and_given_back() {
     assert_eq!(lease.expires_at, Some(NOW + time::Duration::seconds(60)));
     assert_eq!(lease.timings[0].step, "clone");
     assert_eq!((lease.keepalive_s, lease.idle_s), (Some(30), Some(600)));
+    assert_eq!(lease.egress, Some(Egress::None));
     let due = Some(NOW + time::Duration::seconds(30));
     assert_eq!(lease.heartbeat_due_at, due);
     let docker = lease.docker.clone().unwrap();
@@ -90,6 +91,7 @@ async fn what_is_left_out_takes_its_default() {
     );
     assert_eq!(lease.ttl_s, 3600);
     assert_eq!((lease.keepalive_s, lease.idle_s), (None, None));
+    assert_eq!(lease.egress, Some(Egress::Internet));
     assert_eq!(lease.heartbeat_due_at, None);
 }
 

@@ -129,6 +129,7 @@ impl Fixture {
             authenticator,
             projects: Projects::default(),
             audit: Arc::new(Audit::none(Arc::new(Metrics::new()))),
+            egress: EgressOffer::default(),
             outlook: outlook.subscribe(),
             logs: logs.clone(),
             metrics: Arc::new(Metrics::new()),

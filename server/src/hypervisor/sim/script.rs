@@ -29,6 +29,7 @@ pub enum SimFault {
 pub enum Verb {
     Start,
     Snapshot,
+    Admit,
     Channel,
     Destroy,
     /// Is about no VM in particular.

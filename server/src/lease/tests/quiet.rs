@@ -87,6 +87,7 @@ fn held(id: u64, ttl_s: u32) -> (LeaseRow, VmRow) {
         ttl_s,
         keepalive_s: None,
         idle_s: None,
+        egress: remote_docker_api::Egress::Internet,
         labels: BTreeMap::new(),
         client_csr_pem: String::new(),
         created_at: at(0),

@@ -1,6 +1,6 @@
 //! The planner's rules one by one, each with the situation in which it decides.
 
-use remote_docker_api::EndReason;
+use remote_docker_api::{Egress, EndReason};
 
 use super::*;
 use crate::hypervisor::Observed;
@@ -29,6 +29,7 @@ pub(super) fn waiting(id: u64, name: &str) -> LeaseRow {
         ttl_s: 100,
         keepalive_s: None,
         idle_s: None,
+        egress: Egress::Internet,
         labels: BTreeMap::new(),
         client_csr_pem: String::new(),
         created_at: at(i64::try_from(id).unwrap()),

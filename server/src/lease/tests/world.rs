@@ -2,7 +2,7 @@
 //! and fail, and a server that can be killed. It is written as plainly as possible, because it is
 //! what the planner is measured against.
 
-use remote_docker_api::EndReason;
+use remote_docker_api::{Egress, EndReason};
 
 use super::*;
 use crate::hypervisor::Observed;
@@ -96,6 +96,7 @@ impl World {
             ttl_s: asked.ttl_s,
             keepalive_s: asked.keepalive_s,
             idle_s: asked.idle_s,
+            egress: Egress::Internet,
             labels: BTreeMap::new(),
             client_csr_pem: String::new(),
             created_at: self.now,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
+use remote_docker_api::Egress;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::ids::{InstallId, VmId};
@@ -117,6 +118,14 @@ impl Lab {
 
     /// A guest on a wire of its own.
     pub(super) fn guest(&self, network: &Network, number: u8) -> Guest<'_> {
+        let guest = self.wire_guest(network, number);
+        self.wait(network.wires.admit(guest.vm, Egress::Internet))
+            .unwrap();
+        guest
+    }
+
+    /// The same on a new wire: a guest that nothing is allowed yet.
+    pub(super) fn wire_guest(&self, network: &Network, number: u8) -> Guest<'_> {
         let vm = VmId::from_bits(u64::from(number));
         let address = Ipv4Addr::new(10, 213, 0, number);
         self.wait(network.wires.attach(vm, address)).unwrap();
@@ -258,5 +267,6 @@ pub(super) fn config(uplink: Uplink) -> NetworkConfig {
         guests: GUESTS,
         uplink,
         resolvers: Vec::new(),
+        allow: Vec::new(),
     }
 }

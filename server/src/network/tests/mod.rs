@@ -1,6 +1,7 @@
 //! The network with real packets. They need root, and nothing else: each test has a host of its own
 //! (see [`lab`]), so nothing of them is ever in the machine's own network.
 
+mod egress;
 mod lab;
 mod lifecycle;
 mod policy;

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::lab::{HOST, Lab, PRIVATE, PUBLIC, config, greet};
+use crate::config::AllowRule;
 use crate::network::{Dial, DirectDialer, GATEWAY, Network, NetworkConfig, Uplink, nft, rules};
 
 /// The host's table of the lab's installation.
@@ -13,8 +14,28 @@ const HOST_TABLE: &str = "remote_dockerd_ru0000000000007";
 /// What `Network::open` loads in the host, when there are no resolvers: the seventh installation gets
 /// the seventh pair of addresses.
 fn host_rules() -> String {
+    host_rules_with(&[])
+}
+
+/// The same with what a site allows.
+pub(super) fn host_rules_with(allow: &[AllowRule]) -> String {
     let inner = Ipv4Addr::new(169, 254, 240, 15);
-    rules::host(HOST_TABLE, "ru0000000000007", inner, &[])
+    rules::host(rules::Host {
+        table: HOST_TABLE,
+        device: "ru0000000000007",
+        inner,
+        open: Ipv4Addr::new(169, 254, 241, 15),
+        resolvers: &[],
+        allow,
+    })
+}
+
+/// What it loads in the VMs' namespace.
+fn with_uplink() -> rules::Inside<'static> {
+    rules::Inside {
+        uplink: true,
+        ..rules::Inside::default()
+    }
 }
 
 fn without_filter(lab: &Lab, network: &Network) {
@@ -91,7 +112,7 @@ fn a_guest_reaches_public_addresses_and_no_private_ones() {
     assert!(guest.place.reaches(PUBLIC, 80));
     assert!(guest.place.is_kept_from(PRIVATE, 80));
 
-    let lax = rules::namespace(true, &[]).replace("10.0.0.0/8, ", "");
+    let lax = rules::namespace(with_uplink()).replace("10.0.0.0/8, ", "");
     lab.inside(&network).run(move || nft::load(&lax).unwrap());
     // The host has the same guard once more.
     assert!(guest.place.is_kept_from(PRIVATE, 80));

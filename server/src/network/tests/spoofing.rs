@@ -56,7 +56,10 @@ fn each_of_two_guards_stops_a_false_sender() {
         .run(move || ip(&format!("address add {victim}/32 dev lo")));
     let inside = lab.inside(&network);
     let load = |rules: String| inside.run(move || nft::load(&rules).unwrap());
-    let rules = rules::namespace(true, &[]);
+    let rules = rules::namespace(rules::Inside {
+        uplink: true,
+        ..rules::Inside::default()
+    });
     let line = "iifname \"rd*\" fib saddr . iif oif missing drop";
     assert!(rules.contains(line));
 

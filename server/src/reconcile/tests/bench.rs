@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 
-use remote_docker_api::{EndReason, LeaseId};
+use remote_docker_api::{Egress, EndReason, LeaseId};
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,7 @@ pub(super) struct Ask {
     pub(super) ttl_s: u32,
     pub(super) keepalive_s: Option<u32>,
     pub(super) idle_s: Option<u32>,
+    pub(super) egress: Egress,
     /// As a client does that waits for the answer.
     pub(super) attended: bool,
 }
@@ -56,6 +57,7 @@ impl Default for Ask {
             ttl_s: 3600,
             keepalive_s: None,
             idle_s: None,
+            egress: Egress::Internet,
             attended: false,
         }
     }
@@ -370,6 +372,7 @@ impl Bench {
             ttl_s,
             keepalive_s,
             idle_s,
+            egress,
             attended,
         } = ask;
         self.leases_made += 1;
@@ -385,6 +388,7 @@ impl Bench {
             ttl_s,
             keepalive_s,
             idle_s,
+            egress,
             idempotency: None,
             labels: BTreeMap::new(),
             client_csr_pem: request.pem().unwrap(),

@@ -5,6 +5,7 @@ mod closing;
 mod database;
 mod deadlines;
 mod disk;
+mod egress;
 mod faults;
 mod life;
 mod quota;

@@ -1,6 +1,6 @@
 //! What a project may hold at a time.
 
-use remote_docker_api::{Doing, EndReason};
+use remote_docker_api::{Doing, Egress, EndReason};
 
 use super::bench::{Ask, Bench};
 use crate::lease::Quota;
@@ -10,6 +10,7 @@ fn ask() -> Ask {
         ttl_s: 3600,
         keepalive_s: None,
         idle_s: None,
+        egress: Egress::Internet,
         attended: false,
     }
 }

@@ -9,7 +9,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 
-use remote_docker_api::{LeaseId, StepTiming};
+use remote_docker_api::{Egress, LeaseId, StepTiming};
 use tempfile::TempDir;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -66,6 +66,7 @@ fn new_lease(id: u64) -> NewLease {
         ttl_s: 3600,
         keepalive_s: None,
         idle_s: None,
+        egress: Egress::Internet,
         idempotency: None,
         labels: BTreeMap::from([("job".to_owned(), "build \"é\"".to_owned())]),
         client_csr_pem: "csr".to_owned(),

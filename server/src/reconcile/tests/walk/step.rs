@@ -158,6 +158,7 @@ impl Step {
             Verb::Snapshot,
             Verb::Channel,
             Verb::Resume,
+            Verb::Admit,
             Verb::List,
             Verb::Shows,
             Verb::FreeDisk,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remote_docker_api::{EndReason, LeaseId};
+use remote_docker_api::{Egress, EndReason, LeaseId};
 use time::OffsetDateTime;
 use tokio::task::yield_now;
 
@@ -139,6 +139,7 @@ impl World {
             ttl_s: ask.ttl_s,
             keepalive_s: ask.keepalive_s,
             idle_s: ask.idle_s,
+            egress: Egress::Internet,
             idempotency: ask.repeatable.then(|| Idempotency {
                 key: format!("{name:x}"),
                 digest: "as it was".to_owned(),

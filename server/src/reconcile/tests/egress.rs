@@ -1,0 +1,78 @@
+//! What machines are allowed to reach, and when that is said.
+
+use remote_docker_api::{Egress, LeaseId};
+
+use super::bench::{Ask, Bench, key};
+use crate::calendar::Calendar;
+use crate::config::PoolConfig;
+use crate::hypervisor::sim::{SimFault, Verb};
+
+async fn ask(bench: &mut Bench, egress: Egress) -> LeaseId {
+    let ask = Ask {
+        egress,
+        ..Ask::default()
+    };
+    bench.ask_with(ask).await
+}
+
+#[tokio::test]
+async fn a_machine_may_reach_what_its_lease_asked_for_once_the_lease_is_active() {
+    let mut bench = Bench::started().await;
+    for egress in Egress::ALL {
+        let lease = ask(&mut bench, egress).await;
+        let grant = bench.active(lease).await;
+        assert_eq!(bench.sim.egress(grant.vm), Some(egress));
+    }
+}
+
+#[tokio::test]
+async fn a_machine_in_stock_reaches_nothing() {
+    let mut bench = Bench::new().await;
+    let pool = PoolConfig {
+        engine: None,
+        size: None,
+        ready: 1,
+        schedule: Vec::new(),
+    };
+    bench.settings.calendar = Calendar::new([(key(), pool)]).unwrap();
+    bench.start().await;
+    bench.ready_one().await;
+    let stock = bench.sim.vms();
+    assert!(!stock.is_empty());
+    for vm in stock {
+        assert_eq!(bench.sim.egress(vm), Some(Egress::None));
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_not_active_before_its_machine_was_told_what_it_may_reach() {
+    let mut bench = Bench::started().await;
+    bench.sim.always(None, Verb::Admit, SimFault::Fails);
+    let lease = ask(&mut bench, Egress::Open).await;
+    bench
+        .eventually("it was tried", |bench| !bench.sim.vms().is_empty())
+        .await;
+    // As often as it is tried.
+    bench.pass(5).await;
+    assert!(!bench.is_active(lease).await);
+    bench.sim.lift(None, Verb::Admit);
+    bench.pass(5).await;
+    let grant = bench.active(lease).await;
+    assert_eq!(bench.sim.egress(grant.vm), Some(Egress::Open));
+}
+
+#[tokio::test]
+async fn a_server_that_starts_again_tells_machines_again_what_they_may_reach() {
+    let mut bench = Bench::started().await;
+    let lease = ask(&mut bench, Egress::Open).await;
+    let grant = bench.active(lease).await;
+    bench.crash().await;
+    // As with a machine that an older server made, which knew no policies.
+    use crate::hypervisor::Hypervisor;
+    bench.sim.admit(grant.vm, Egress::None).await.unwrap();
+    bench.start().await;
+    let port = (std::net::Ipv4Addr::LOCALHOST, grant.port);
+    let open = |_: &Bench| std::net::TcpStream::connect(port).is_ok();
+    bench.eventually("the port is open again", open).await;
+    assert_eq!(bench.sim.egress(grant.vm), Some(Egress::Open));
+}
