@@ -144,6 +144,7 @@ async fn start(folder: &Path, stop: &CancellationToken) -> SocketAddr {
         store,
         catalogue: Catalogue::new(vec![engine], None, small.collect(), "small").unwrap(),
         lease: config.lease,
+        egress: config.network.egress_offer(),
         max_body_bytes: config.http.max_body_bytes,
         relay_host: "127.0.0.1".into(),
         authenticator: Authenticator::new(

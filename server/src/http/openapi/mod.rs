@@ -232,6 +232,7 @@ pub(super) fn statuses(code: ErrorCode) -> &'static [u16] {
         ErrorCode::BodyTooLarge => &[413],
         ErrorCode::UnknownEngine
         | ErrorCode::UnknownSize
+        | ErrorCode::EgressNotOffered
         | ErrorCode::InvalidTtl
         | ErrorCode::InvalidKeepalive
         | ErrorCode::InvalidIdle

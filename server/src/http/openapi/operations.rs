@@ -140,6 +140,7 @@ pub(super) const ALL: &[Operation] = &[
         codes: &[
             Code::UnknownEngine,
             Code::UnknownSize,
+            Code::EgressNotOffered,
             Code::NotAllowed,
             Code::InvalidTtl,
             Code::InvalidWait,
