@@ -1,7 +1,7 @@
 //! Credentials that nobody has to store: tokens that a CI system signs for each job (OpenID Connect), and rules
 //! that tell from what such a token says to which project the job belongs.
 //!
-//! [`verify`] is pure and decides everything: time, keys and rules come in as arguments. [`Issuers`] holds the
+//! [`verify()`] is pure and decides everything: time, keys and rules come in as arguments. [`Issuers`] holds the
 //! keys of the issuers ([`cache`] says when they are fetched anew, [`fetch`] does it), so that a request
 //! waits for an issuer only when its token names a key that was never seen.
 //!
