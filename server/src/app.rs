@@ -223,6 +223,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         },
         resolvers: nameservers,
         allow: config.network.allow.clone(),
+        limits: config.network.limits,
     })
     .await?;
     let reconciler = reconciler(&config, &state, &store, &clock, &network, settings).await;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::egress::{AllowRule, Asked, EgressOffer};
 use super::error::Faults;
+use super::machine_limits::MachineLimits;
 
 /// Table `[network]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -24,6 +25,8 @@ pub struct NetworkConfig {
     default_egress: Option<Egress>,
     /// What machines under `internet` reach besides public addresses.
     pub allow: Vec<AllowRule>,
+    /// How much of the network each machine may take.
+    pub limits: MachineLimits,
 }
 
 /// How guests reach the Internet.
@@ -45,6 +48,7 @@ impl Default for NetworkConfig {
             egress: None,
             default_egress: None,
             allow: Vec::new(),
+            limits: MachineLimits::default(),
         }
     }
 }
@@ -80,6 +84,7 @@ impl NetworkConfig {
             );
         }
         self.asked().validate(faults);
+        self.limits.validate(faults);
         for (index, server) in self.nameservers.iter().enumerate() {
             if server.is_loopback() || server.is_unspecified() {
                 faults.add(

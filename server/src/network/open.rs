@@ -6,7 +6,7 @@ use super::worker::Worker;
 use super::{
     Namespace, NamespaceDialer, NetworkError, Wires, links, namespace, nft, rules, sysctl, uplink,
 };
-use crate::config::AllowRule;
+use crate::config::{AllowRule, MachineLimits};
 use crate::ids::InstallId;
 
 /// What the VMs' network is to be.
@@ -22,6 +22,8 @@ pub struct NetworkConfig {
     pub resolvers: Vec<Ipv4Addr>,
     /// What guests under [`Egress::Internet`](remote_docker_api::Egress) reach besides public addresses.
     pub allow: Vec<AllowRule>,
+    /// How much each guest may take.
+    pub limits: MachineLimits,
 }
 
 /// How guests reach the Internet.
@@ -123,6 +125,7 @@ pub(super) async fn settle(inside: &Worker, config: &NetworkConfig) -> Result<()
         uplink: config.uplink != Uplink::None,
         resolvers: &config.resolvers,
         allow: &config.allow,
+        limits: config.limits,
     });
     inside
         .run(move || {

@@ -12,7 +12,8 @@ use std::net::Ipv4Addr;
 
 use remote_docker_api::Egress;
 
-use crate::config::AllowRule;
+use super::{GATEWAY, GUEST_MAC};
+use crate::config::{AllowRule, MachineLimits};
 
 /// Name of the table in the VMs' namespace, which is ours alone.
 pub(super) const TABLE: &str = "remote_dockerd";
@@ -75,12 +76,20 @@ pub(super) struct Inside<'a> {
     pub(super) resolvers: &'a [Ipv4Addr],
     /// What the site allows besides public addresses.
     pub(super) allow: &'a [AllowRule],
+    /// How much each guest may take.
+    pub(super) limits: MachineLimits,
 }
 
 /// Rules of the VMs' namespace.
 ///
-/// - A packet from a wire must have the address that is routed to that wire. This is checked before
-///   connection tracking sees it, so that one guest cannot disturb the tracked connections of another.
+/// - A packet from a wire must have the address that is routed to that wire, and the hardware address of
+///   guests. This is checked before connection tracking sees it, so that one guest cannot disturb the tracked
+///   connections of another.
+/// - Of ARP a guest gets the one answer that it needs, where the gateway is. Nothing that it says by ARP is
+///   learned: what the namespace knows of guests was entered for good.
+/// - A guest sends only so many packets, and has only so many connections: counted by its address, which it
+///   cannot change. Only the first packet of a connection counts as a new one, and what is not forwarded is not
+///   followed.
 /// - There is no IPv6.
 /// - Nothing in the namespace answers a guest, except to what this server itself has opened.
 /// - Guests reach no other guest: nothing is forwarded between wires.
@@ -93,14 +102,20 @@ pub(super) fn namespace(inside: Inside<'_>) -> String {
     } else {
         Default::default()
     };
+    let mac = mac(GUEST_MAC);
+    let packets = inside.limits.packets_per_s;
+    let guests = "type ipv4_addr; size 65536; flags dynamic";
     format!(
         r#"table inet {TABLE}
 delete table inet {TABLE}
 table inet {TABLE} {{
+    set packets {{ {guests}; timeout 1m; }}
     chain own_address {{
         type filter hook prerouting priority raw; policy accept;
         iifname "rd*" meta nfproto != ipv4 drop
+        iifname "rd*" ether saddr != {mac} drop
         iifname "rd*" fib saddr . iif oif missing drop
+        iifname "rd*" update @packets {{ ip saddr limit rate over {packets}/second burst {packets} packets }} drop
     }}
     chain input {{
         type filter hook input priority filter; policy drop;
@@ -113,6 +128,15 @@ table inet {TABLE} {{
 {chains}    chain forward {{
         type filter hook forward priority filter; policy drop;
 {ways}    }}
+}}
+table arp {TABLE}
+delete table arp {TABLE}
+table arp {TABLE} {{
+    chain input {{
+        type filter hook input priority filter; policy accept;
+        iifname "rd*" arp operation request arp saddr ether {mac} arp daddr ip {GATEWAY} limit rate 1000/second accept
+        iifname "rd*" drop
+    }}
 }}
 "#
     )
@@ -133,8 +157,23 @@ fn chains(inside: Inside<'_>) -> String {
     let never = NEVER.join(", ");
     let resolve = to_resolvers("", inside.resolvers);
     let allowed = allowed("", inside.allow);
+    let MachineLimits {
+        connections,
+        new_per_s,
+        new_burst,
+        ..
+    } = inside.limits;
+    let guests = "type ipv4_addr; size 65536; flags dynamic";
+    let first = "ct state new ct status & confirmed == 0";
     format!(
-        r#"    chain internet {{
+        r#"    set newcomers {{ {guests}; timeout 1m; }}
+    set connections {{ {guests}; }}
+    chain limits {{
+        type filter hook forward priority filter + 10; policy accept;
+        iifname "rd*" {first} update @newcomers {{ ip saddr limit rate over {new_per_s}/second burst {new_burst} packets }} drop
+        iifname "rd*" {first} add @connections {{ ip saddr ct count over {connections} }} drop
+    }}
+    chain internet {{
         iifname "{UPLINK}" accept
 {resolve}{allowed}        ip daddr {{ {not_public} }} drop
         meta nfproto ipv4 accept
@@ -147,6 +186,10 @@ fn chains(inside: Inside<'_>) -> String {
     }}
 "#
     )
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Hides guests behind the uplink's own address, and those that may reach private networks behind `open`, so
@@ -299,6 +342,7 @@ mod tests {
             uplink: true,
             resolvers: &[Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(9, 9, 9, 9)],
             allow: &allow(),
+            ..Inside::default()
         }));
     }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use super::open::settle;
 use super::worker::Worker;
 use super::{Namespace, NetworkConfig, NetworkError, Uplink, Wires, namespace, nft, rules, uplink};
+use crate::config::MachineLimits;
 use crate::ids::{InstallId, VmId};
 
 /// The installation that is tried with. Its names are seen by nobody.
@@ -46,6 +47,7 @@ pub async fn try_out(guests: Ipv4Addr) -> Result<Trial, NetworkError> {
         // Some address, so that the rules about name servers are tried as well.
         resolvers: vec![super::GATEWAY],
         allow: Vec::new(),
+        limits: MachineLimits::default(),
     };
     Ok(Trial {
         inside: settle(wires.worker(), &config).await,

@@ -21,6 +21,7 @@ use nix::unistd::geteuid;
 use remote_docker_api::Egress;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::config::MachineLimits;
 use crate::ids::{InstallId, VmId};
 use crate::network::worker::Worker;
 use crate::network::{Network, NetworkConfig, Uplink, namespace, tap};
@@ -242,7 +243,7 @@ pub(super) fn ip(arguments: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn until_up(device: &str) {
+pub(super) fn until_up(device: &str) {
     let shown = || ip(&format!("-o link show dev {device}"));
     let up = (0..4000).any(|_| {
         thread::sleep(Duration::from_millis(5));
@@ -268,5 +269,6 @@ pub(super) fn config(uplink: Uplink) -> NetworkConfig {
         uplink,
         resolvers: Vec::new(),
         allow: Vec::new(),
+        limits: MachineLimits::default(),
     }
 }

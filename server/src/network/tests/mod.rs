@@ -2,7 +2,10 @@
 //! (see [`lab`]), so nothing of them is ever in the machine's own network.
 
 mod egress;
+mod forging;
+mod frames;
 mod lab;
 mod lifecycle;
+mod limits;
 mod policy;
 mod spoofing;
