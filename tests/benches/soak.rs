@@ -57,6 +57,7 @@ fn main() -> ExitCode {
     println!("memory of its own, medians of the first and the last third: {first} and {last} KiB");
     println!("in KiB, in order: {:?}", outcome.memory_kib);
     println!("database: {} bytes more", outcome.database_bytes);
+    println!("audit log: {} bytes more", outcome.audit_bytes);
     let each = outcome.took / arguments.cycles;
     println!("{} cycles, {} ms each", arguments.cycles, each.as_millis());
     let faults = outcome.faults();

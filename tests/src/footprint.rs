@@ -26,7 +26,7 @@ const SLACK: [u64; NAMES.len()] = [12, 6, 0, 0, 0, 0];
 
 /// What a server has on the host: open file descriptors, threads, taps and routes to machines, lines
 /// of the packet filters, files and folders in the state folder, and the bytes that those take without
-/// the database.
+/// the database and the audit log, which keep what was.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint([u64; NAMES.len()]);
 
@@ -104,16 +104,26 @@ pub fn database_bytes(state: &Path) -> (u64, u64) {
     (length("state.db"), length("state.db-wal"))
 }
 
-fn is_database(path: &Path) -> bool {
+/// Size of the server's audit log, in bytes.
+#[must_use]
+pub fn audit_bytes(state: &Path) -> u64 {
+    fs::metadata(state.join(AUDIT_LOG)).map_or(0, |meta| meta.len())
+}
+
+/// Where the audit log is in the state folder.
+const AUDIT_LOG: &str = "audit.jsonl";
+
+/// What grows with every lease because it keeps what was.
+fn is_history(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("state.db")
+    name.starts_with("state.db") || name == AUDIT_LOG
 }
 
 fn sum(folder: &Path, files: &mut u64, bytes: &mut u64) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let Ok(meta) = entry.metadata() else { continue };
-        if is_database(&path) {
+        if is_history(&path) {
             continue;
         }
         *files += 1;
@@ -148,17 +158,19 @@ mod tests {
     }
 
     #[test]
-    fn files_are_counted_without_the_database() {
+    fn files_are_counted_without_what_keeps_what_was() {
         let state = tempfile::tempdir().unwrap();
         fs::create_dir(state.path().join("vms")).unwrap();
         fs::write(state.path().join("vms/left"), [1; 5000]).unwrap();
         fs::write(state.path().join("state.db"), [1; 10_000]).unwrap();
         fs::write(state.path().join("state.db-wal"), [1; 100]).unwrap();
+        fs::write(state.path().join("audit.jsonl"), [1; 200]).unwrap();
         let (mut files, mut bytes) = (0, 0);
         sum(state.path(), &mut files, &mut bytes);
         assert_eq!(files, 2);
         assert!(bytes >= 5000, "{bytes}");
         assert_eq!(database_bytes(state.path()), (10_000, 100));
+        assert_eq!(audit_bytes(state.path()), 200);
     }
 
     #[test]

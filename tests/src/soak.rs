@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use remote_docker_api::LeaseState;
 
 use crate::TestServer;
-use crate::footprint::{Footprint, database_bytes, own_memory_kib};
+use crate::footprint::{Footprint, audit_bytes, database_bytes, own_memory_kib};
 
 /// How much of the database one lease may take, in bytes: leases that ended are kept for a day.
 const DATABASE_BYTES_PER_LEASE: u64 = 16 * 1024;
+
+/// How much of the audit log one lease may take, in bytes: a line each for what was asked, its begin and its end.
+const AUDIT_BYTES_PER_LEASE: u64 = 2 * 1024;
 
 /// How large the database's journal may become, in bytes: it is begun anew when it has 4096 pages of 4 KiB,
 /// as soon as nobody reads in it; each has a head in the file, and a transaction is written whole.
@@ -49,6 +52,8 @@ pub struct Outcome {
     pub database_bytes: u64,
     /// How large its journal is, in bytes.
     pub journal_bytes: u64,
+    /// By how much the audit log grew, in bytes.
+    pub audit_bytes: u64,
     /// How long the cycles took, without the warm-up.
     pub took: Duration,
 }
@@ -67,6 +72,7 @@ pub fn run(server: &TestServer, plan: Plan, mut done: impl FnMut(usize)) -> Outc
         }
     }
     let (database, _) = database_bytes(&server.state());
+    let audit = audit_bytes(&server.state());
     let begun = Instant::now();
     let memory_kib = (1..=plan.cycles).map(|number| {
         cycle(server);
@@ -84,6 +90,7 @@ pub fn run(server: &TestServer, plan: Plan, mut done: impl FnMut(usize)) -> Outc
         memory_kib,
         database_bytes: database_now.saturating_sub(database),
         journal_bytes,
+        audit_bytes: audit_bytes(&server.state()).saturating_sub(audit),
         took,
     }
 }
@@ -136,6 +143,10 @@ impl Outcome {
             let bytes = self.database_bytes;
             faults.push(format!("database: {bytes} bytes more for {leases} leases"));
         }
+        if self.audit_bytes > leases * AUDIT_BYTES_PER_LEASE {
+            let bytes = self.audit_bytes;
+            faults.push(format!("audit log: {bytes} bytes more for {leases} leases"));
+        }
         if self.journal_bytes > JOURNAL_BYTES {
             faults.push(format!(
                 "the database's journal: {} bytes",
@@ -168,6 +179,7 @@ mod tests {
             memory_kib,
             database_bytes: 0,
             journal_bytes: 0,
+            audit_bytes: 0,
             took: Duration::ZERO,
         }
     }
@@ -192,5 +204,7 @@ mod tests {
         assert_eq!(outcome.faults().len(), 1);
         outcome.journal_bytes = JOURNAL_BYTES + 1;
         assert_eq!(outcome.faults().len(), 2);
+        outcome.audit_bytes = 9 * AUDIT_BYTES_PER_LEASE + 1;
+        assert_eq!(outcome.faults().len(), 3);
     }
 }
