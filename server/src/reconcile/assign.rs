@@ -35,9 +35,8 @@ impl Reconciler {
         let keyed = self.memory.keyed.get(&vm.id)?;
         // Before anybody is told that the lease is active. A VM that does not become this lease's after all
         // runs nothing of anybody, and the next lease says anew what it may reach.
-        if let Err(error) = self.context.hypervisor.admit(vm.id, lease.egress).await {
-            let why = &error as &dyn std::error::Error;
-            tracing::warn!(lease = %lease.id, vm = %vm.id, error = why, "{} is not given to {}: it cannot be told what it may reach", vm.id, lease.id);
+        if let Err(why) = self.admit(vm.id, lease.egress).await {
+            tracing::warn!(lease = %lease.id, vm = %vm.id, error = %why, "{} is not given to {}: it cannot be told what it may reach", vm.id, lease.id);
             return None;
         }
         let expires_at = now + Duration::from_secs(lease.ttl_s.into());

@@ -1,14 +1,19 @@
 //! Tells the relay where leases lead.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use remote_docker_api::LeaseId;
+use remote_docker_api::{Egress, LeaseId};
 
 use super::mirror::News;
 use super::status::in_words;
 use super::{Reconciler, Trouble};
+use crate::ids::VmId;
 use crate::lease::{LeasePhase, VmPhase, route};
 use crate::relay::{Route, Unopened};
+
+/// How long a round waits until a wire knows what its machine may reach. It takes microseconds.
+const ADMIT_LIMIT: Duration = Duration::from_secs(1);
 
 impl Reconciler {
     /// Tells the relay which routes there are no more and which are new. A port that another process took
@@ -88,10 +93,19 @@ impl Reconciler {
             is_its_own.then_some((vm.id, lease.egress))
         });
         for (vm, egress) in admitted {
-            if let Err(error) = self.context.hypervisor.admit(vm, egress).await {
-                let why = &error as &dyn std::error::Error;
-                tracing::warn!(%vm, error = why, "{vm} is not told again what it may reach; what it was told before holds");
+            if let Err(why) = self.admit(vm, egress).await {
+                tracing::warn!(%vm, error = %why, "{vm} is not told again what it may reach; what it was told before holds");
             }
+        }
+    }
+
+    /// Tells a machine's wire what it may reach. A round waits for this, so it has a limit; what comes too
+    /// late is followed by whatever the wire is told next, as the network takes one word after the other.
+    pub(super) async fn admit(&self, vm: VmId, egress: Egress) -> Result<(), String> {
+        let told = self.context.hypervisor.admit(vm, egress);
+        match tokio::time::timeout(ADMIT_LIMIT, told).await {
+            Ok(told) => told.map_err(|error| in_words(&error)),
+            Err(_) => Err("its wire does not answer".to_owned()),
         }
     }
 
