@@ -148,6 +148,7 @@ impl Step {
     }
 
     fn fault(dice: &mut Dice) -> Self {
+        // Not `Admit`: a round waits for it, and this world's time stands still meanwhile.
         let verb = dice.choose(&[
             Verb::Start,
             Verb::Start,
@@ -158,7 +159,6 @@ impl Step {
             Verb::Snapshot,
             Verb::Channel,
             Verb::Resume,
-            Verb::Admit,
             Verb::List,
             Verb::Shows,
             Verb::FreeDisk,
