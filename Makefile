@@ -43,6 +43,10 @@ cli-static: packages ## the CLI as one file that runs on any x86-64 Linux
 	    cargo build --locked --release -p setup-remote-docker --target $(TRIPLE)
 	@cli/check-static.sh '$(CLI_STATIC)'
 
+probe: packages ## what the tests run in a leased machine to attack others, static as well
+	RUSTFLAGS='-C target-feature=+crt-static' \
+	    cargo build --locked --release -p attack-probe --target $(TRIPLE)
+
 image: agent cache ## the guest image with Docker 26, unless it is up to date
 	images/build.sh --agent '$(AGENT)' --out '$(IMAGES)/trixie'
 
@@ -96,4 +100,4 @@ help: ## this list
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo test build agent cli-static image image-sid lint docs bench soak fuzz packages clean cache where help
+.PHONY: demo test build agent cli-static probe image image-sid lint docs bench soak fuzz packages clean cache where help

@@ -29,6 +29,7 @@ main() {
         cargo doc --locked --quiet --workspace --no-deps --all-features --document-private-items
 
     stage 'programs and tests' build
+    stage 'probe for attacks' make probe
     stage 'guest image' make image
     stage 'guest image of another engine' make image-sid
     stage 'python clients' tests/python/install.sh "$CARGO_TARGET_DIR/tools/python"

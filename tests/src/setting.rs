@@ -95,6 +95,22 @@ impl Setting {
         self.bin.join("setup-remote-docker")
     }
 
+    /// What is run as root in leased machines to try what must not succeed; static, as it brings nothing along.
+    ///
+    /// # Panics
+    /// When it is missing; says how to get it.
+    #[must_use]
+    pub fn probe(&self) -> PathBuf {
+        let target = self.bin.parent().unwrap_or(&self.bin);
+        let program = target.join("x86_64-unknown-linux-gnu/release/attack-probe");
+        assert!(
+            program.is_file(),
+            "{} is missing; `make probe` makes it",
+            program.display()
+        );
+        program
+    }
+
     /// The image.
     #[must_use]
     pub fn image(&self) -> PathBuf {
