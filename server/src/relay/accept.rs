@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Route;
 use super::gate::{Full, Gate};
 use super::hall::{Hall, Wait};
-use super::splice::{self, Carrier};
+use super::splice::{self, Carrier, Doubt};
 
 /// Connections that may wait to be taken; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: u32 = 1024;
@@ -35,6 +35,7 @@ pub(super) struct Port {
     pub gate: Arc<Gate>,
     pub hall: Arc<Hall>,
     pub silence: Duration,
+    pub handshake: Duration,
     pub carrier: Arc<Carrier>,
     pub cut: CancellationToken,
 }
@@ -77,6 +78,8 @@ pub(super) async fn run(port: Port) {
 /// One connection from its beginning to its end.
 async fn attend(port: Arc<Port>, client: TcpStream, wait: Wait) {
     let Port { route, cut, .. } = &*port;
+    // For all of the handshake, so that no sum of short pauses is a long one.
+    let late = tokio::time::sleep(port.handshake);
     let mut first = [0];
     // Looks only: the byte is the guest's.
     let said = tokio::select! {
@@ -85,14 +88,11 @@ async fn attend(port: Arc<Port>, client: TcpStream, wait: Wait) {
         () = wait.leave.cancelled() => return splice::reset(client),
         said = tokio::time::timeout(port.silence, client.peek(&mut first)) => said,
     };
-    drop(wait);
     if !matches!(said, Ok(Ok(1))) {
         return splice::reset(client);
     }
-    match port.gate.enter() {
-        Ok(_counted) => {
-            splice::run(Arc::clone(&port.carrier), client, *route, cut.clone()).await;
-        }
+    let admit = || match port.gate.enter() {
+        Ok(counted) => Some(counted),
         Err(Full { first, limit }) => {
             if first {
                 tracing::warn!(
@@ -101,7 +101,9 @@ async fn attend(port: Arc<Port>, client: TcpStream, wait: Wait) {
                     route.lease
                 );
             }
-            splice::reset(client);
+            None
         }
-    }
+    };
+    let doubt = Doubt { wait, late, admit };
+    splice::run(&port.carrier, client, *route, cut, doubt).await;
 }

@@ -1,6 +1,6 @@
-//! Where connections wait until their client has said something. TLS clients speak first, so one
-//! that does not wants to hold a place, not to talk: it is given none of the lease's, and the oldest
-//! one leaves when the hall is full.
+//! Where connections are until the client and the guest talk to each other (`turns.rs`). One that does not
+//! get there wants to hold a place, not to talk: it is given none of the lease's, and the oldest one leaves
+//! when the hall is full.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -8,6 +8,7 @@ mod hall;
 mod splice;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -41,13 +42,18 @@ pub struct Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections that a lease may have at a time, over all its ports. Each takes two file
-    /// descriptors and 128 KiB. One more is reset at once.
+    /// descriptors and 128 KiB. One more is reset.
     pub connections_per_lease: usize,
-    /// Connections of a port whose client has said nothing yet. They count as none of the lease's; of
-    /// one too many, the oldest is reset.
-    pub silent_per_port: usize,
+    /// Connections of a port whose client has not yet gone on after the guest's first answer, as whoever
+    /// does a TLS handshake must. They count as none of the lease's and take as much each; of one too
+    /// many, the oldest is reset.
+    pub handshakes_per_port: usize,
     /// How long a client may take to say something, after which it is reset.
     pub silence: Duration,
+    /// How long it may take from its connection until it goes on after the guest's first answer, after
+    /// which it is reset. The guest has a bound of its own for the whole handshake; this one holds
+    /// whatever the guest does.
+    pub handshake: Duration,
     /// How long a guest may take to answer a connection.
     pub dial_timeout: Duration,
 }
@@ -56,8 +62,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_per_lease: 256,
-            silent_per_port: 128,
+            handshakes_per_port: 128,
             silence: Duration::from_secs(5),
+            handshake: Duration::from_secs(15),
             dial_timeout: Duration::from_secs(5),
         }
     }
@@ -173,7 +180,7 @@ impl Relay {
         self.inner.change(&mut state, closed, opened)
     }
 
-    /// How many connections the lease has now.
+    /// How many connections the lease has now, without those in their handshakes.
     #[must_use]
     pub fn connections(&self, lease: LeaseId) -> usize {
         self.inner
@@ -240,8 +247,9 @@ impl Inner {
             listener: Arc::clone(&door.listener),
             route,
             gate,
-            hall: Arc::new(Hall::new(self.limits.silent_per_port)),
+            hall: Arc::new(Hall::new(self.limits.handshakes_per_port)),
             silence: self.limits.silence,
+            handshake: self.limits.handshake,
             carrier: Arc::clone(&self.carrier),
             cut: door.cut.clone(),
         }));

@@ -5,6 +5,7 @@
 //! was cut short is never taken for complete.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Route;
+use super::gate::Pass;
+use super::hall::Wait;
+use super::turns::Turns;
 use crate::network::Dial;
 
 /// In each direction.
@@ -31,16 +35,32 @@ pub(super) struct Carrier {
     pub dial_timeout: Duration,
 }
 
-/// Carries one connection until it ends or is cut.
+/// What holds for a connection until its two ends talk to each other.
+pub(super) struct Doubt<L, A> {
+    /// Its place among those that may have to make way.
+    pub wait: Wait,
+    /// When its handshake has taken too long.
+    pub late: L,
+    /// Gives it one of the lease's places, if there is one.
+    pub admit: A,
+}
+
+/// Carries one connection until it ends or is cut. It takes a place of the lease only when both ends have
+/// been heard and the client has gone on.
 pub(super) async fn run(
-    carrier: Arc<Carrier>,
-    mut client: TcpStream,
+    carrier: &Carrier,
+    client: TcpStream,
     route: Route,
-    cut: CancellationToken,
+    cut: &CancellationToken,
+    doubt: Doubt<impl Future<Output = ()>, impl FnOnce() -> Option<Pass>>,
 ) {
+    let Doubt { wait, late, admit } = doubt;
+    let mut late = pin!(late);
     let dialed = tokio::select! {
         biased;
         () = cut.cancelled() => return reset(client),
+        () = wait.leave.cancelled() => return reset(client),
+        () = &mut late => return reset(client),
         dialed = carrier.dial(route) => dialed,
     };
     let mut guest = match dialed {
@@ -56,15 +76,35 @@ pub(super) async fn run(
     if let Err(error) = tune(&client).and_then(|()| tune(&guest)) {
         tracing::debug!(lease = %route.lease, %error, "could not tune a connection");
     }
-    let whole = tokio::select! {
-        biased;
-        () = cut.cancelled() => false,
-        copied = copy_bidirectional_with_sizes(&mut client, &mut guest, BUFFER_BYTES, BUFFER_BYTES) => {
-            copied.is_ok()
+    let mut client = Turns::new(client);
+    let talking = client.talking();
+    let whole = {
+        let copied =
+            copy_bidirectional_with_sizes(&mut client, &mut guest, BUFFER_BYTES, BUFFER_BYTES);
+        let mut copied = pin!(copied);
+        let ended = tokio::select! {
+            biased;
+            () = cut.cancelled() => Some(false),
+            () = talking.cancelled() => None,
+            () = wait.leave.cancelled() => Some(false),
+            () = late => Some(false),
+            copied = &mut copied => Some(copied.is_ok()),
+        };
+        drop(wait);
+        if let Some(whole) = ended {
+            whole
+        } else if let Some(_counted) = admit() {
+            tokio::select! {
+                biased;
+                () = cut.cancelled() => false,
+                copied = copied => copied.is_ok(),
+            }
+        } else {
+            false
         }
     };
     if !whole {
-        reset(client);
+        reset(client.into_client());
         reset(guest);
     }
 }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +15,8 @@ use tokio::time::timeout;
 
 use super::{Limits, Relay, Route};
 use crate::network::{Dial, DirectDialer};
+
+mod handshakes;
 
 const LEASE: LeaseId = LeaseId::from_bits(1);
 const OTHER: LeaseId = LeaseId::from_bits(2);
@@ -60,21 +63,28 @@ async fn connect(port: u16) -> TcpStream {
     TcpStream::connect((here(), port)).await.unwrap()
 }
 
-/// Connects and says something, as TLS clients do.
+/// Connects and says something, as TLS clients do first.
 async fn speak(port: u16) -> TcpStream {
     let mut stream = connect(port).await;
     stream.write_all(b"x").await.unwrap();
     stream
 }
 
+/// Says something, reads the answer, and goes on: by then both ends talk.
 async fn echoes(stream: &mut TcpStream) {
-    stream.write_all(b"ping").await.unwrap();
+    for _ in 0..2 {
+        says_it_back(stream).await.unwrap();
+    }
+}
+
+async fn says_it_back(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"ping").await?;
     let mut answer = [0; 4];
     timeout(FAR, stream.read_exact(&mut answer))
         .await
-        .unwrap()
-        .unwrap();
+        .expect("no answer")?;
     assert_eq!(&answer, b"ping");
+    Ok(())
 }
 
 async fn ends_with(stream: &mut TcpStream) -> Result<usize, ErrorKind> {
@@ -83,17 +93,18 @@ async fn ends_with(stream: &mut TcpStream) -> Result<usize, ErrorKind> {
         .map_err(|error| error.kind())
 }
 
-async fn until_connections(relay: &Relay, lease: LeaseId, wanted: usize) {
+async fn until(what: &str, is_so: impl Fn() -> bool) {
     let reached = timeout(FAR, async {
-        while relay.connections(lease) != wanted {
+        while !is_so() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     });
-    assert!(
-        reached.await.is_ok(),
-        "{} connections, not {wanted}",
-        relay.connections(lease)
-    );
+    assert!(reached.await.is_ok(), "{what}: never");
+}
+
+async fn until_connections(relay: &Relay, lease: LeaseId, wanted: usize) {
+    let what = format!("{wanted} connections of {lease}");
+    until(&what, || relay.connections(lease) == wanted).await;
 }
 
 #[tokio::test]
@@ -257,8 +268,10 @@ async fn one_connection_too_many_is_reset_and_room_is_found_again() {
     let (mut one, mut two) = (connect(2000).await, connect(2001).await);
     echoes(&mut one).await;
     echoes(&mut two).await;
-    let mut three = speak(2000).await;
-    assert_eq!(ends_with(&mut three).await, Err(ErrorKind::ConnectionReset));
+    let mut three = connect(2000).await;
+    says_it_back(&mut three).await.unwrap();
+    let refused = says_it_back(&mut three).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionReset);
     echoes(&mut connect(2002).await).await;
     drop(one);
     until_connections(&relay, LEASE, 1).await;
@@ -270,7 +283,7 @@ async fn clients_that_say_nothing_take_no_place_and_the_oldest_makes_way() {
     let guest = guest(echo).await;
     let relay = relay(Limits {
         connections_per_lease: 1,
-        silent_per_port: 2,
+        handshakes_per_port: 2,
         silence: FAR * 9,
         ..Limits::default()
     });
@@ -316,12 +329,14 @@ async fn a_guest_that_does_not_take_the_connection_resets_the_client() {
     until_connections(&relay, LEASE, 0).await;
 }
 
-/// A guest whose network is dead.
-struct Silence;
+/// A guest whose network is dead; counts who wants to go there.
+#[derive(Default)]
+struct Silence(Arc<AtomicUsize>);
 
 #[async_trait]
 impl Dial for Silence {
     async fn dial(&self, _: SocketAddrV4) -> std::io::Result<TcpStream> {
+        self.0.fetch_add(1, Ordering::Relaxed);
         std::future::pending().await
     }
 }
@@ -332,7 +347,7 @@ async fn a_guest_that_does_not_answer_resets_the_client_in_time() {
         dial_timeout: Duration::from_millis(50),
         ..Limits::default()
     };
-    let relay = Relay::new(Arc::new(Silence), here(), limits);
+    let relay = Relay::new(Arc::new(Silence::default()), here(), limits);
     let nobody = SocketAddrV4::new(here(), 9);
     assert!(relay.publish(vec![route(LEASE, 2000, nobody)]).is_empty());
     assert_eq!(
@@ -347,14 +362,18 @@ async fn a_client_that_is_still_waiting_for_its_guest_is_cut_too() {
         dial_timeout: FAR * 10,
         ..Limits::default()
     };
-    let relay = Relay::new(Arc::new(Silence), here(), limits);
+    let dialed = Arc::<AtomicUsize>::default();
+    let relay = Relay::new(Arc::new(Silence(Arc::clone(&dialed))), here(), limits);
     assert!(
         relay
             .publish(vec![route(LEASE, 2000, SocketAddrV4::new(here(), 9))])
             .is_empty()
     );
     let mut client = speak(2000).await;
-    until_connections(&relay, LEASE, 1).await;
+    until("the guest is dialed", || {
+        dialed.load(Ordering::Relaxed) == 1
+    })
+    .await;
     assert!(relay.publish(vec![]).is_empty());
     assert_eq!(
         ends_with(&mut client).await,
