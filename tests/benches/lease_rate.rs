@@ -229,6 +229,7 @@ impl Server {
             wait_until: now + Duration::from_secs(600),
             attended: false,
             asked: Default::default(),
+            asked_token: None,
         };
         let inserted = self.store.insert_lease(&new).await.unwrap();
         assert!(matches!(inserted, Inserted::New(_)), "{inserted:?}");

@@ -23,6 +23,21 @@ impl Egress {
     /// All there are.
     pub const ALL: [Self; 3] = [Self::Internet, Self::None, Self::Open];
 
+    /// Whether this lets a machine reach everything that `other` does.
+    #[must_use]
+    pub const fn covers(self, other: Self) -> bool {
+        self.openness() >= other.openness()
+    }
+
+    /// Each policy allows what those before it do, and more.
+    const fn openness(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Internet => 1,
+            Self::Open => 2,
+        }
+    }
+
     /// The policy as it stands on the wire, such as `internet`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -43,6 +58,17 @@ impl std::fmt::Display for Egress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_policies_have_an_order() {
+        use Egress::{Internet, None, Open};
+        let order = [None, Internet, Open];
+        for (place, one) in order.into_iter().enumerate() {
+            for (other_place, other) in order.into_iter().enumerate() {
+                assert_eq!(one.covers(other), place >= other_place, "{one} {other}");
+            }
+        }
+    }
 
     #[test]
     fn a_policy_is_the_same_word_everywhere() {

@@ -7,7 +7,7 @@ use remote_docker_api::LeaseId;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::book::TokenState;
+use super::book::{Token, TokenState};
 use super::tokens::Tokens;
 use super::{Caller, LeaseTokens, Scope, Scopes, TokenHash};
 use crate::clock::Clock;
@@ -95,6 +95,7 @@ impl Authenticator {
                 project: DEFAULT_PROJECT.into(),
                 name: "operator".into(),
                 scopes: Scopes::all(),
+                token: None,
                 lease: None,
             },
             operators_token,
@@ -143,6 +144,7 @@ impl Authenticator {
                 project: job.project.into(),
                 name: format!("oidc {issuer} {}", job.subject).into(),
                 scopes: Scopes::of([Scope::Lease, Scope::Read]),
+                token: None,
                 lease: None,
             });
         }
@@ -158,6 +160,7 @@ impl Authenticator {
             project: project.into(),
             name: name.into(),
             scopes: Scopes::of([Scope::Lease, Scope::Read]),
+            token: None,
             lease: Some(lease),
         })
     }
@@ -169,14 +172,8 @@ impl Authenticator {
     fn holder_of_token(&self, shown: &[u8]) -> Result<Caller, Refusal> {
         let book = self.tokens.book().map_err(|_| Refusal::Unreadable)?;
         let token = book.find(shown).ok_or(Refusal::Unknown)?;
+        self.is_good(token)?;
         let name = token.name.clone();
-        match (token.state(self.clock.wall()), token.expires_at) {
-            (TokenState::Good, _) => {}
-            (TokenState::Expired, Some(at)) => return Err(Refusal::Expired { name, at }),
-            (TokenState::Revoked | TokenState::Expired, _) => {
-                return Err(Refusal::Revoked { name });
-            }
-        }
         let project = token.project.as_str();
         if !self.has_project(project) {
             let project = project.to_owned();
@@ -186,8 +183,29 @@ impl Authenticator {
             project: project.into(),
             name: format!("token {name}").into(),
             scopes: token.scopes.clone(),
+            token: Some(token.sha256.clone()),
             lease: None,
         })
+    }
+
+    fn is_good(&self, token: &Token) -> Result<(), Refusal> {
+        let name = token.name.clone();
+        match (token.state(self.clock.wall()), token.expires_at) {
+            (TokenState::Good, _) => Ok(()),
+            (TokenState::Expired, Some(at)) => Err(Refusal::Expired { name, at }),
+            (TokenState::Revoked | TokenState::Expired, _) => Err(Refusal::Revoked { name }),
+        }
+    }
+
+    /// Whether a lease may be kept by its own credential that was asked for with this token.
+    ///
+    /// # Errors
+    /// When the token is good no more, or the book has forgotten it.
+    pub fn still_good(&self, asked_with: &TokenHash) -> Result<(), Refusal> {
+        let book = self.tokens.book().map_err(|_| Refusal::Unreadable)?;
+        let mut tokens = book.tokens().iter();
+        let token = tokens.find(|token| token.sha256 == *asked_with);
+        self.is_good(token.ok_or(Refusal::Unknown)?)
     }
 
     /// Why tokens are refused that may be good; `None` when all is well.

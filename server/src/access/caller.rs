@@ -8,6 +8,8 @@ use std::sync::Arc;
 use remote_docker_api::LeaseId;
 use serde::{Deserialize, Serialize};
 
+use super::TokenHash;
+
 /// Whoever has shown a good credential. In the extensions of every request that has passed `auth.rs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -17,6 +19,8 @@ pub struct Caller {
     pub name: Arc<str>,
     /// What it may be used for.
     pub scopes: Scopes,
+    /// Which token of the book it was, if it was one.
+    pub token: Option<TokenHash>,
     /// The only lease it may be used for, if it is of one.
     pub lease: Option<LeaseId>,
 }

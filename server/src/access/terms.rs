@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{Config, ProjectConfig};
+use remote_docker_api::Egress;
+
+use crate::config::{Config, EgressOffer, ProjectConfig};
 use crate::lease::Quota;
 
 /// The terms of all projects.
@@ -18,6 +20,8 @@ pub struct Terms {
     pub quota: Quota,
     /// The sizes it may have; `None` for all. The first is for requests that name none.
     pub sizes: Option<Vec<String>>,
+    /// The most open network policy it may have; `None` for all.
+    pub egress: Option<Egress>,
 }
 
 impl Projects {
@@ -32,6 +36,7 @@ impl Projects {
                     max_memory_mib: project.max_memory_mib,
                 },
                 sizes: sizes(config, project),
+                egress: project.egress,
             };
             (name.clone(), terms)
         };
@@ -62,6 +67,13 @@ impl Terms {
     #[must_use]
     pub fn longest(&self, max_ttl_s: u32) -> u32 {
         self.max_ttl_s.map_or(max_ttl_s, |most| most.min(max_ttl_s))
+    }
+
+    /// What is left of the network policies that the server offers.
+    #[must_use]
+    pub fn egress(&self, offer: &EgressOffer) -> EgressOffer {
+        self.egress
+            .map_or_else(|| offer.clone(), |most| offer.up_to(most))
     }
 
     /// The size of a request that names none; `None` for the server's own default.

@@ -44,7 +44,7 @@ pub struct Origin {
     pub request_id: Option<String>,
 }
 
-/// Who asked for a lease. Kept in its row until it is forgotten.
+/// Who asked for a lease, or for something about one. Kept in its row until it is forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// The credential.
@@ -53,6 +53,17 @@ pub struct Asked {
     /// From where.
     #[serde(flatten)]
     pub origin: Origin,
+}
+
+impl Asked {
+    /// A caller's request from there.
+    #[must_use]
+    pub fn by(caller: &Caller, origin: &Origin) -> Self {
+        Self {
+            credential: Some(caller.name.to_string()),
+            origin: origin.clone(),
+        }
+    }
 }
 
 /// One line.
@@ -69,6 +80,9 @@ pub struct Record {
     project: Option<String>,
     #[serde(flatten)]
     asked: Asked,
+    /// Whose call it was that a line about a lease tells of; the members above are of who asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<Asked>,
     #[serde(flatten)]
     about: About,
     /// How many such lines before this one were left out because there were too many.
@@ -112,6 +126,7 @@ struct Lease {
     lease: LeaseId,
     engine: String,
     size: String,
+    egress: String,
     ttl_s: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     keepalive_s: Option<i64>,
@@ -149,8 +164,11 @@ pub struct LeaseFact {
     pub at: OffsetDateTime,
     pub project: String,
     pub asked: Asked,
+    pub caller: Option<Asked>,
     pub engine: String,
     pub size: String,
+    /// The word of its network policy, as it stands in the table.
+    pub egress: String,
     pub ttl_s: i64,
     pub keepalive_s: Option<i64>,
     pub idle_s: Option<i64>,
@@ -180,6 +198,7 @@ impl Record {
             lease: fact.lease,
             engine: fact.engine,
             size: fact.size,
+            egress: fact.egress,
             ttl_s: fact.ttl_s,
             keepalive_s: fact.keepalive_s,
             idle_s: fact.idle_s,
@@ -195,6 +214,7 @@ impl Record {
             id: Some(format!("{}/{}", fact.lease, fact.seq)),
             project: Some(fact.project),
             asked: fact.asked,
+            caller: fact.caller,
             about: About::Lease(Box::new(lease)),
             left_out: 0,
         })
@@ -218,6 +238,7 @@ impl Record {
                 credential: Some(caller.name.to_string()),
                 origin,
             },
+            caller: None,
             about: About::Refusal { code, detail },
             left_out: 0,
         }
@@ -238,6 +259,7 @@ impl Record {
             id: None,
             project: None,
             asked: Asked { credential, origin },
+            caller: None,
             about: About::Refusal { code, detail },
             left_out: 0,
         }
@@ -252,6 +274,7 @@ impl Record {
             id: None,
             project: Some(token.project.clone()),
             asked: Asked::default(),
+            caller: None,
             about: About::Token {
                 token: token.name.clone(),
                 scopes: token.scopes.clone(),

@@ -102,6 +102,7 @@ impl Scene {
                 credential: Some("token ci".to_owned()),
                 origin: origin(),
             },
+            asked_token: None,
         };
         self.store.insert_lease(&new).await.unwrap();
         new.id
@@ -266,6 +267,7 @@ async fn a_flood_of_knocks_does_not_fill_the_disk_and_is_counted() {
         project: "web".into(),
         name: "token ci".into(),
         scopes: Scopes::all(),
+        token: None,
         lease: None,
     };
     let (code, detail) = (ErrorCode::InvalidTtl, "too long".to_owned());

@@ -18,6 +18,31 @@ pub struct EgressOffer {
     pub default: Egress,
 }
 
+impl EgressOffer {
+    /// What is left of it for who may ask for nothing more open than `most`. Where its default is too open,
+    /// the most open one that is left stands in for it.
+    #[must_use]
+    pub fn up_to(&self, most: Egress) -> Self {
+        let within = |policy: &Egress| most.covers(*policy);
+        let offered: Vec<Egress> = self.offered.iter().copied().filter(within).collect();
+        let widest = |one: Egress, other: Egress| if one.covers(other) { one } else { other };
+        let default = if within(&self.default) {
+            self.default
+        } else {
+            // `none` is what no cap forbids, should nothing be left.
+            offered.iter().copied().fold(Egress::None, widest)
+        };
+        Self { offered, default }
+    }
+
+    /// The policies that may be asked for, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let words: Vec<&str> = self.offered.iter().map(|policy| policy.as_str()).collect();
+        words.join(", ")
+    }
+}
+
 impl Default for EgressOffer {
     /// Private networks are for sites that say so.
     fn default() -> Self {
@@ -298,6 +323,22 @@ mod tests {
         ] {
             assert!(ports(bad).is_err());
         }
+    }
+
+    #[test]
+    fn a_cap_leaves_what_is_no_more_open_and_a_default_among_it() {
+        use Egress::{Internet, None as Nothing, Open};
+        let offer = |offered: &[Egress], default| EgressOffer {
+            offered: offered.to_vec(),
+            default,
+        };
+        let all = offer(&[Internet, Nothing, Open], Open);
+        assert_eq!(all.up_to(Open), all);
+        assert_eq!(all.up_to(Internet), offer(&[Internet, Nothing], Internet));
+        assert_eq!(all.up_to(Nothing), offer(&[Nothing], Nothing));
+        // A default that is allowed stays, though there is a more open one.
+        let closed = offer(&[Open, Nothing, Internet], Nothing);
+        assert_eq!(closed.up_to(Internet), offer(&[Nothing, Internet], Nothing));
     }
 
     #[test]

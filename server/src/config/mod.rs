@@ -242,7 +242,14 @@ impl Config {
         self.http.validate(&mut faults);
         self.relay.validate(self.http.listen, &mut faults);
         self.lease.validate(&mut faults);
-        projects::validate(&self.projects, &self.sizes, &self.lease, &mut faults);
+        let offer = self.network.egress_offer();
+        projects::validate(
+            &self.projects,
+            &self.sizes,
+            &self.lease,
+            &offer,
+            &mut faults,
+        );
         let is_project = |name: &str| name == DEFAULT_PROJECT || self.projects.contains_key(name);
         oidc::validate(&self.oidc, is_project, &mut faults);
         self.limits.validate(&mut faults);

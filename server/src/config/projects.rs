@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use remote_docker_api::Egress;
 use serde::Deserialize;
 
 use super::error::Faults;
-use super::{LeaseConfig, SizeConfig};
+use super::{EgressOffer, LeaseConfig, SizeConfig};
 
 /// The project of whoever has the operator's token, the file `token` in the state folder.
 pub const DEFAULT_PROJECT: &str = "default";
@@ -23,6 +24,8 @@ pub struct ProjectConfig {
     pub max_ttl_s: Option<u32>,
     /// The sizes that it may ask for. Without `default_size` among them, the first is its default.
     pub sizes: Option<Vec<String>>,
+    /// The most open network policy that it may ask for.
+    pub egress: Option<Egress>,
     /// What older versions had; still known so that it can be told what is in its place.
     token_file: Option<PathBuf>,
 }
@@ -46,6 +49,7 @@ pub(super) fn validate(
     projects: &BTreeMap<String, ProjectConfig>,
     sizes: &BTreeMap<String, SizeConfig>,
     lease: &LeaseConfig,
+    offer: &EgressOffer,
     faults: &mut Faults,
 ) {
     for (name, project) in projects {
@@ -79,6 +83,18 @@ pub(super) fn validate(
                 format!("is more than `lease.max_ttl_s`, {}", lease.max_ttl_s),
             ),
             _ => {}
+        }
+        if let Some(most) = project.egress
+            && !offer.offered.contains(&most)
+        {
+            faults.add(
+                format!("{key}.egress"),
+                format!(
+                    "is \"{most}\", which can never be met: `network.egress` does not offer it; name one of \
+                     those that it does: {}",
+                    offer.words()
+                ),
+            );
         }
         validate_sizes(&key, project, sizes, faults);
     }

@@ -138,7 +138,7 @@ fn new_lease(
     request: CreateLease,
 ) -> Result<(NewLease, Duration), ApiError> {
     let (project, terms) = (&caller.project, api.projects.terms(&caller.project));
-    let egress = order::check_egress(request.egress, &api.egress)?;
+    let egress = order::check_egress(request.egress, &api.egress, project, &terms)?;
     let order = order::check(request, &api.catalogue, &api.lease, egress, project, &terms)?;
     if api.stopping.is_cancelled() {
         return Err(ApiError::Stopping);
@@ -170,10 +170,8 @@ fn new_lease(
         created_at: now,
         wait_until,
         attended,
-        asked: Asked {
-            credential: Some(caller.name.to_string()),
-            origin: origin.clone(),
-        },
+        asked: Asked::by(caller, origin),
+        asked_token: caller.token.clone(),
     };
     Ok((new, wait))
 }

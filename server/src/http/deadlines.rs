@@ -1,25 +1,30 @@
-//! `POST /v1/leases/{id}/heartbeat`, `…/extend` and `…/keep`: all answer the lease with its deadlines.
+//! `POST /v1/leases/{id}/heartbeat`, `…/extend` and `…/keep`: all answer the lease with its deadlines, and
+//! none is served to a lease's own credential when the token that the lease was asked for with is good no
+//! more.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use remote_docker_api::{ExtendLease, KeepLease, Lease};
+use remote_docker_api::{ExtendLease, KeepLease, Lease, LeaseId};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use super::ApiState;
 use super::body::JsonBody;
 use super::error::ApiError;
-use super::own::{self, OwnLease};
+use super::own::{self, CalledBy, OwnLease};
+use crate::audit::{Asked, Record};
 use crate::lease::{Grant, LeasePhase, LeaseRow};
 use crate::store::Moved;
 
 /// `POST /v1/leases/{id}/heartbeat`: its holder is there.
 pub(super) async fn heartbeat(
     State(api): State<Arc<ApiState>>,
+    called: CalledBy,
     OwnLease(row): OwnLease,
 ) -> Result<Json<Lease>, ApiError> {
+    may_prolong(&api, &called, row.id).await?;
     let moved = api.store.heartbeat(row.id, api.clock.now()).await?;
     answer(&api, row, moved)
 }
@@ -27,9 +32,11 @@ pub(super) async fn heartbeat(
 /// `POST /v1/leases/{id}/extend`: it lasts at least until then.
 pub(super) async fn extend(
     State(api): State<Arc<ApiState>>,
+    called: CalledBy,
     OwnLease(row): OwnLease,
     JsonBody(request): JsonBody<ExtendLease>,
 ) -> Result<Json<Lease>, ApiError> {
+    let by = may_prolong(&api, &called, row.id).await?;
     let (now, ahead) = (api.clock.now(), api.clock.ahead());
     let until = until(&request, now, ahead)?;
     let grant = match &row.phase {
@@ -37,7 +44,7 @@ pub(super) async fn extend(
         _ => return Err(not_active(&row)),
     };
     let until = within_policy(until, grant, longest(&api, &row), ahead)?;
-    let moved = api.store.extend(row.id, until, now).await?;
+    let moved = api.store.extend(row.id, until, now, &by).await?;
     if let Moved::Done(row) = &moved {
         let until = until.saturating_add(ahead);
         tracing::info!(lease = %row.id, "lease {} is to last until {until}", row.id);
@@ -48,9 +55,11 @@ pub(super) async fn extend(
 /// `POST /v1/leases/{id}/keep`: its holder is done, and its machine stays until then.
 pub(super) async fn keep(
     State(api): State<Arc<ApiState>>,
+    called: CalledBy,
     OwnLease(row): OwnLease,
     JsonBody(request): JsonBody<KeepLease>,
 ) -> Result<Json<Lease>, ApiError> {
+    let by = may_prolong(&api, &called, row.id).await?;
     let (now, ahead) = (api.clock.now(), api.clock.ahead());
     if request.keep_s <= 0 {
         return Err(ApiError::InvalidExtension(
@@ -63,12 +72,38 @@ pub(super) async fn keep(
     };
     let until = now.checked_add(Duration::seconds(request.keep_s));
     let until = within_policy(until, grant, longest(&api, &row), ahead)?;
-    let moved = api.store.keep(row.id, until, now).await?;
+    let moved = api.store.keep(row.id, until, now, &by).await?;
     if let Moved::Done(row) = &moved {
         let until = until.saturating_add(ahead);
         tracing::info!(lease = %row.id, "lease {} is kept until {until}; its holder is done", row.id);
     }
     answer(&api, row, moved)
+}
+
+/// Who moves the deadline of a lease, if they may. A lease's own credential is good for as long as the token
+/// behind it, else whoever took that token back would wait for the lease's last possible moment. To see
+/// the lease and to give it back it stays good.
+async fn may_prolong(
+    api: &ApiState,
+    CalledBy(caller, origin): &CalledBy,
+    lease: LeaseId,
+) -> Result<Asked, ApiError> {
+    let by = Asked::by(caller, origin);
+    if caller.lease.is_none() {
+        return Ok(by);
+    }
+    let asked_with = api.store.asked_token(lease).await?;
+    let good = asked_with.map_or(Ok(()), |token| api.authenticator.still_good(&token));
+    let Err(refusal) = good else { return Ok(by) };
+    let error = ApiError::AskerRefused(lease, refusal);
+    api.audit.note(Record::access_refused(
+        api.clock.wall(),
+        by.credential,
+        by.origin,
+        error.code().1,
+        error.detail(),
+    ));
+    Err(error)
 }
 
 /// The moment that is asked for, in server time; `None` when it is beyond the end of the calendar.

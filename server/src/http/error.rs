@@ -29,6 +29,11 @@ pub(super) enum ApiError {
     WrongToken,
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(
+        "lease {0} is not kept any longer by its own credential, because of the token that it was asked for \
+         with: {1}"
+    )]
+    AskerRefused(LeaseId, Refusal),
     #[error("the token is of lease {0} and opens nothing else")]
     OtherLease(LeaseId),
     #[error("{caller} may not be used for this: it lacks the scope `{scope}`")]
@@ -121,32 +126,31 @@ fn words(policies: &[Egress]) -> String {
     words.join(", ")
 }
 
+/// What whoever is not let in is told.
+fn refused(refusal: &Refusal) -> (StatusCode, ErrorCode) {
+    use ErrorCode as Code;
+    match refusal {
+        Refusal::Unknown => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
+        Refusal::Expired { .. } => (StatusCode::UNAUTHORIZED, Code::TokenExpired),
+        Refusal::Revoked { .. } => (StatusCode::UNAUTHORIZED, Code::TokenRevoked),
+        Refusal::UnknownProject { .. } => (StatusCode::FORBIDDEN, Code::UnknownProject),
+        Refusal::Oidc(oidc::Refusal::NoRule(_)) => (StatusCode::FORBIDDEN, Code::OidcNoRule),
+        Refusal::Oidc(oidc::Refusal::Unavailable) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Code::OidcUnavailable)
+        }
+        Refusal::Oidc(_) => (StatusCode::UNAUTHORIZED, Code::OidcRefused),
+        Refusal::Unreadable => (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady),
+    }
+}
+
 impl ApiError {
     pub(super) fn code(&self) -> (StatusCode, ErrorCode) {
         use ErrorCode as Code;
         match self {
             Self::TlsRequired => (StatusCode::BAD_REQUEST, Code::TlsRequired),
-            Self::NoToken | Self::WrongToken | Self::Refused(Refusal::Unknown) => {
-                (StatusCode::UNAUTHORIZED, Code::Unauthorized)
-            }
-            Self::Refused(Refusal::Expired { .. }) => {
-                (StatusCode::UNAUTHORIZED, Code::TokenExpired)
-            }
-            Self::Refused(Refusal::Revoked { .. }) => {
-                (StatusCode::UNAUTHORIZED, Code::TokenRevoked)
-            }
-            Self::Refused(Refusal::UnknownProject { .. }) => {
-                (StatusCode::FORBIDDEN, Code::UnknownProject)
-            }
-            Self::Refused(Refusal::Oidc(oidc::Refusal::NoRule(_))) => {
-                (StatusCode::FORBIDDEN, Code::OidcNoRule)
-            }
-            Self::Refused(Refusal::Oidc(oidc::Refusal::Unavailable)) => {
-                (StatusCode::SERVICE_UNAVAILABLE, Code::OidcUnavailable)
-            }
-            Self::Refused(Refusal::Oidc(_)) => (StatusCode::UNAUTHORIZED, Code::OidcRefused),
+            Self::NoToken | Self::WrongToken => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
+            Self::Refused(refusal) | Self::AskerRefused(_, refusal) => refused(refusal),
             Self::OtherLease(_) => (StatusCode::FORBIDDEN, Code::MissingScope),
-            Self::Refused(Refusal::Unreadable) => (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady),
             Self::MissingScope { .. } => (StatusCode::FORBIDDEN, Code::MissingScope),
             Self::InvalidBody(_) => (StatusCode::BAD_REQUEST, Code::InvalidBody),
             Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, Code::InvalidBody),
@@ -294,6 +298,10 @@ impl ApiError {
             Self::OtherLease(_) => {
                 "it opens that one lease; use the token that the lease was made with"
             }
+            Self::AskerRefused(..) => {
+                "it stays until its time is over or its keepalive is missed, and can be given back; use a token \
+                 of the project that is good to keep it"
+            }
             Self::Refused(Refusal::UnknownProject { .. }) => {
                 "the server's operator knows which projects there are"
             }
@@ -404,7 +412,7 @@ impl IntoResponse for ApiError {
             ErrorCode::OidcUnavailable,
         ];
         // Whoever has no good token must not fill the log; why tokens cannot be read is told once.
-        let is_told = matches!(self, Self::Refused(_));
+        let is_told = matches!(self, Self::Refused(_) | Self::AskerRefused(..));
         if status.is_server_error() && !expected.contains(&code) && !is_told {
             self.log();
         }
@@ -415,7 +423,9 @@ impl IntoResponse for ApiError {
                 let challenge = HeaderValue::from_static("Bearer");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
-            Self::WrongToken | Self::Refused(_) if status == StatusCode::UNAUTHORIZED => {
+            Self::WrongToken | Self::Refused(_) | Self::AskerRefused(..)
+                if status == StatusCode::UNAUTHORIZED =>
+            {
                 let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }

@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use remote_docker_api::{EndReason, LeaseList};
+use remote_docker_api::LeaseList;
 use serde::Deserialize;
 
 use super::ApiState;
@@ -15,6 +15,7 @@ use super::error::ApiError;
 use super::order;
 use super::own::{self, CalledBy, OwnLease};
 use super::wait::{Waited, wait_until};
+use crate::audit::Asked;
 use crate::lease::{LeasePhase, LeaseRow};
 use crate::store::Wish;
 
@@ -78,10 +79,12 @@ pub(super) fn tag(row: &LeaseRow) -> String {
 /// `DELETE /v1/leases/{id}`: the lease is given back; again, or after its end, is just as well.
 pub(super) async fn release(
     State(api): State<Arc<ApiState>>,
+    CalledBy(caller, origin): CalledBy,
     OwnLease(row): OwnLease,
 ) -> Result<StatusCode, ApiError> {
     let id = row.id;
-    match api.store.wish_end(id, EndReason::Released).await? {
+    let by = Asked::by(&caller, &origin);
+    match api.store.release(id, &by).await? {
         Wish::Recorded => {
             tracing::info!(lease = %id, "lease {id} is given back");
         }

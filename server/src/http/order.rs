@@ -94,16 +94,29 @@ pub(super) fn check(
     })
 }
 
-/// What the machine of a request may reach that asks for this.
-pub(super) fn check_egress(asked: Option<Egress>, offer: &EgressOffer) -> Result<Egress, ApiError> {
-    let egress = asked.unwrap_or(offer.default);
-    if offer.offered.contains(&egress) {
-        return Ok(egress);
+/// What the machine of a request of this project may reach that asks for this.
+pub(super) fn check_egress(
+    asked: Option<Egress>,
+    offer: &EgressOffer,
+    project: &str,
+    terms: &Terms,
+) -> Result<Egress, ApiError> {
+    let own = terms.egress(offer);
+    let egress = asked.unwrap_or(own.default);
+    if !offer.offered.contains(&egress) {
+        return Err(ApiError::EgressNotOffered {
+            asked: egress,
+            offered: offer.offered.clone(),
+        });
     }
-    Err(ApiError::EgressNotOffered {
-        asked: egress,
-        offered: offer.offered.clone(),
-    })
+    if !own.offered.contains(&egress) {
+        return Err(ApiError::NotAllowed {
+            project: project.to_owned(),
+            what: format!("a machine with the network policy `{egress}`"),
+            allowed: own.words(),
+        });
+    }
+    Ok(egress)
 }
 
 /// How long a call waits that asks for this.

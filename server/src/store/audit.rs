@@ -22,9 +22,10 @@ impl Store {
     pub async fn unaudited(&self) -> Result<Vec<LeaseFact>, StoreError> {
         let rows = sqlx::query(
             "SELECT leases.id, lease_events.seq, lease_events.at, lease_events.kind, \
-             leases.project, leases.engine, leases.size, leases.ttl_s, leases.keepalive_s, \
+             leases.project, leases.engine, leases.size, leases.egress, leases.ttl_s, leases.keepalive_s, \
              leases.idle_s, leases.labels, leases.asked, leases.vm_id, leases.end_reason, \
-             leases.ready_at, leases.expires_at \
+             leases.ready_at, leases.expires_at, CASE lease_events.kind WHEN 'ending' \
+             THEN leases.end_wish_by ELSE lease_events.caller END AS caller \
              FROM lease_events JOIN leases ON leases.id = lease_events.lease_id \
              WHERE lease_events.audited = FALSE AND leases.node_id = $1 \
              ORDER BY lease_events.at, lease_events.lease_id, lease_events.seq LIMIT $2",
@@ -49,11 +50,10 @@ impl Store {
 fn fact(row: &sqlx::sqlite::SqliteRow) -> Result<LeaseFact, StoreError> {
     let columns = Columns::new("lease_events", row);
     // One row that is damaged must not keep all others out of the audit log, so what may be missing is.
-    let asked: Option<Asked> = columns
-        .get::<Option<&str>>("asked")
-        .ok()
-        .flatten()
-        .and_then(from_json);
+    let who = |name| -> Option<Asked> {
+        let text = columns.get::<Option<&str>>(name).ok().flatten();
+        text.and_then(from_json)
+    };
     let labels = columns.get::<Option<&str>>("labels").ok().flatten();
     let moment = |name| columns.maybe_time(name).ok().flatten();
     let number = |name| columns.get::<Option<i64>>(name).ok().flatten();
@@ -64,9 +64,11 @@ fn fact(row: &sqlx::sqlite::SqliteRow) -> Result<LeaseFact, StoreError> {
         kind: columns.word("kind")?,
         at: columns.time("at")?,
         project: text("project").unwrap_or_default(),
-        asked: asked.unwrap_or_default(),
+        asked: who("asked").unwrap_or_default(),
+        caller: who("caller"),
         engine: text("engine").unwrap_or_default(),
         size: text("size").unwrap_or_default(),
+        egress: text("egress").unwrap_or_default(),
         ttl_s: number("ttl_s").unwrap_or_default(),
         keepalive_s: number("keepalive_s"),
         idle_s: number("idle_s"),

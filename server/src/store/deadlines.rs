@@ -9,6 +9,7 @@ use super::columns::micros;
 use super::rows;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError, locked};
+use crate::audit::Asked;
 use crate::lease::{LeasePhase, LeaseRow};
 
 /// What became of a call that moves a deadline.
@@ -45,7 +46,7 @@ impl Store {
         *locked(&self.unwritten_heartbeat_at)
     }
 
-    /// Lets a lease last at least until this moment.
+    /// Lets a lease last at least until this moment, as `caller` asked.
     ///
     /// # Errors
     /// When the database fails.
@@ -54,12 +55,20 @@ impl Store {
         id: LeaseId,
         until: OffsetDateTime,
         now: OffsetDateTime,
+        caller: &Asked,
     ) -> Result<Moved, StoreError> {
-        self.write(Extend { id, until, now }).await
+        let caller = caller.clone();
+        self.write(Extend {
+            id,
+            until,
+            now,
+            caller,
+        })
+        .await
     }
 
     /// Lets a lease last until this moment, no longer and no less, whether or not anybody uses it or
-    /// sends heartbeats.
+    /// sends heartbeats, as `caller` asked.
     ///
     /// # Errors
     /// When the database fails.
@@ -68,8 +77,16 @@ impl Store {
         id: LeaseId,
         until: OffsetDateTime,
         now: OffsetDateTime,
+        caller: &Asked,
     ) -> Result<Moved, StoreError> {
-        self.write(Keep { id, until, now }).await
+        let caller = caller.clone();
+        self.write(Keep {
+            id,
+            until,
+            now,
+            caller,
+        })
+        .await
     }
 
     /// Writes down that the holder of an active lease is warned of the end at `of`. `None` when the
@@ -135,6 +152,7 @@ struct Extend {
     id: LeaseId,
     until: OffsetDateTime,
     now: OffsetDateTime,
+    caller: Asked,
 }
 
 #[async_trait]
@@ -163,7 +181,7 @@ impl Operation for Extend {
         .await?;
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
-        change.tell(self.id, EventKind::Extended, None, self.now);
+        change.tell_of(&self.caller, self.id, EventKind::Extended, self.now);
         Ok(Moved::Done(row))
     }
 }
@@ -172,6 +190,7 @@ struct Keep {
     id: LeaseId,
     until: OffsetDateTime,
     now: OffsetDateTime,
+    caller: Asked,
 }
 
 #[async_trait]
@@ -195,7 +214,7 @@ impl Operation for Keep {
         .await?;
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
-        change.tell(self.id, EventKind::Kept, None, self.now);
+        change.tell_of(&self.caller, self.id, EventKind::Kept, self.now);
         Ok(Moved::Done(row))
     }
 }

@@ -10,9 +10,11 @@ use time::OffsetDateTime;
 
 use super::audit::TOLD;
 use super::columns::{Columns, micros};
+use super::leases::json;
 use super::words::Word;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError};
+use crate::audit::Asked;
 
 /// How many events are read at a time: a holder who moves the end of a lease all the time makes
 /// very many.
@@ -110,6 +112,8 @@ pub(super) struct NewEvent {
     pub(super) lease: LeaseId,
     pub(super) kind: EventKind,
     pub(super) detail: Option<String>,
+    /// Whose call it was, where it was one's.
+    pub(super) caller: Option<Asked>,
     pub(super) at: OffsetDateTime,
 }
 
@@ -132,7 +136,8 @@ pub(super) async fn write(
                 .bind(event.lease.to_string())
                 .bind(micros(event.at))
                 .bind(event.kind.word())
-                .bind(event.detail.as_deref());
+                .bind(event.detail.as_deref())
+                .bind(event.caller.as_ref().map(json));
         }
         query.execute(&mut *connection).await?;
         rest = later;
@@ -151,11 +156,11 @@ struct Statements {
 
 static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
     let about = |count: usize| {
-        let rows: Vec<String> = (0..count).map(|row| row_of(4 * row + 1)).collect();
+        let rows: Vec<String> = (0..count).map(|row| row_of(5 * row + 1)).collect();
         let ids: Vec<String> = (1..=count).map(|id| format!("${id}")).collect();
         (
             format!(
-                "INSERT INTO lease_events (lease_id, seq, at, kind, detail, audited) VALUES {}",
+                "INSERT INTO lease_events (lease_id, seq, at, kind, detail, caller, audited) VALUES {}",
                 rows.join(", ")
             ),
             format!(
@@ -171,9 +176,9 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
 
 /// A row whose parameters begin with this number.
 fn row_of(first: usize) -> String {
-    let [lease, at, kind, detail] = [first, first + 1, first + 2, first + 3];
+    let [lease, at, kind, detail, caller] = std::array::from_fn(|place| first + place);
     format!(
         "(${lease}, (SELECT COALESCE(MAX(seq), 0) + 1 FROM lease_events WHERE lease_id = ${lease}), \
-         ${at}, ${kind}, ${detail}, ${kind} NOT IN ({TOLD}))"
+         ${at}, ${kind}, ${detail}, ${caller}, ${kind} NOT IN ({TOLD}))"
     )
 }

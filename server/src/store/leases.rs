@@ -12,6 +12,7 @@ use super::rows;
 use super::words::Word;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError};
+use crate::access::TokenHash;
 use crate::audit::Asked;
 use crate::ids::InstallId;
 use crate::lease::{LeasePhase, LeaseRow, PoolKey};
@@ -35,6 +36,8 @@ pub struct NewLease {
     pub attended: bool,
     /// Who asked, for the audit log.
     pub asked: Asked,
+    /// With which token of the book, if it was one.
+    pub asked_token: Option<TokenHash>,
 }
 
 /// How a request that may be sent twice is known again.
@@ -103,7 +106,35 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn wish_end(&self, id: LeaseId, reason: EndReason) -> Result<Wish, StoreError> {
-        self.write(WishEnd { id, reason }).await
+        let by = None;
+        self.write(WishEnd { id, reason, by }).await
+    }
+
+    /// Writes down that `caller` gives a lease back. The first wish stands.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn release(&self, id: LeaseId, caller: &Asked) -> Result<Wish, StoreError> {
+        self.write(WishEnd {
+            id,
+            reason: EndReason::Released,
+            by: Some(caller.clone()),
+        })
+        .await
+    }
+
+    /// The token that a lease was asked for with, as the book of tokens has it; none for one of the
+    /// operator, of a job or that is not known.
+    ///
+    /// # Errors
+    /// When the database fails or the row is damaged.
+    pub async fn asked_token(&self, id: LeaseId) -> Result<Option<TokenHash>, StoreError> {
+        let row = sqlx::query("SELECT id, asked_token FROM leases WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Columns::new("leases", &row).maybe_parse("asked_token")
     }
 
     /// To be called once at the start of the server, before it serves anybody: nobody holds the line
@@ -147,9 +178,9 @@ impl Operation for Insert {
         sqlx::query(
             "INSERT INTO leases (id, node_id, generation, project, engine, size, ttl_s, \
              keepalive_s, idle_s, idempotency_key, request_digest, labels, client_csr_pem, \
-             created_at, wait_until, attended, asked, egress, state) \
+             created_at, wait_until, attended, asked, egress, asked_token, state) \
              VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-             $17, 'waiting')",
+             $17, $18, 'waiting')",
         )
         .bind(new.id.to_string())
         .bind(change.node.to_string())
@@ -168,6 +199,7 @@ impl Operation for Insert {
         .bind(new.attended)
         .bind(json(&new.asked))
         .bind(new.egress.word())
+        .bind(new.asked_token.as_ref().map(TokenHash::to_string))
         .execute(&mut *change.connection)
         .await?;
         let row = LeaseRow {
@@ -196,6 +228,7 @@ impl Operation for Insert {
 struct WishEnd {
     id: LeaseId,
     reason: EndReason,
+    by: Option<Asked>,
 }
 
 #[async_trait]
@@ -205,11 +238,12 @@ impl Operation for WishEnd {
     async fn run(&self, change: &mut Change<'_>) -> Result<Wish, StoreError> {
         // A new generation, so that a machine on its way to this lease is not spent on it.
         let row = sqlx::query(
-            "UPDATE leases SET end_wish = $1, generation = generation + 1 \
+            "UPDATE leases SET end_wish = $1, end_wish_by = $3, generation = generation + 1 \
              WHERE id = $2 AND end_wish IS NULL AND state IN ('waiting', 'active') RETURNING *",
         )
         .bind(self.reason.word())
         .bind(self.id.to_string())
+        .bind(self.by.as_ref().map(json))
         .fetch_optional(&mut *change.connection)
         .await?;
         if let Some(row) = &row {

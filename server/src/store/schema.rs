@@ -12,7 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use super::StoreError;
 
 /// Version, name, text.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "leases and vms",
@@ -31,6 +31,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
     (4, "ssh", include_str!("migrations/0004_ssh.sql")),
     (5, "egress", include_str!("migrations/0005_egress.sql")),
     (6, "audit", include_str!("migrations/0006_audit.sql")),
+    (
+        7,
+        "who called",
+        include_str!("migrations/0007_who_called.sql"),
+    ),
 ];
 
 /// The migrations that are compiled in.

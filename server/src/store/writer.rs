@@ -18,6 +18,7 @@ use super::StoreError;
 use super::events::{self, NewEvent};
 use super::news::News;
 use super::taken::Taken;
+use crate::audit::Asked;
 use crate::ids::InstallId;
 use crate::lease::{LeaseRow, VmRow};
 
@@ -104,6 +105,25 @@ impl Change<'_> {
             lease,
             kind,
             detail,
+            caller: None,
+            at,
+        });
+    }
+
+    /// The same, of what somebody's call did.
+    pub(super) fn tell_of(
+        &mut self,
+        caller: &Asked,
+        lease: LeaseId,
+        kind: EventKind,
+        at: OffsetDateTime,
+    ) {
+        self.written.something = true;
+        self.written.events.push(NewEvent {
+            lease,
+            kind,
+            detail: None,
+            caller: Some(caller.clone()),
             at,
         });
     }

@@ -121,6 +121,74 @@ async fn who_was_refused_and_why_is_told_and_who_asked_from_where() {
     );
 }
 
+#[tokio::test]
+async fn who_moved_the_end_of_a_lease_is_told_beside_who_asked_for_it() {
+    let audited = Audited::new().await;
+    let running = audited.fixture.reconciled();
+    let ci = audited.fixture.token("ci", "a", &[]);
+    let colleague = audited.fixture.token("colleague", "a", &[]);
+    let body = order(json!({ "egress": "none" }));
+    let lease: Lease = audited
+        .call(Some(&ci), Method::POST, "/v1/leases", &body)
+        .await
+        .json();
+    let own = lease.token.expect("a credential of the lease's own");
+    let path = format!("/v1/leases/{}", lease.id);
+    for (token, verb, body) in [
+        (own.reveal(), "extend", r#"{"remaining_s": 7200}"#),
+        (&*colleague, "keep", r#"{"keep_s": 60}"#),
+    ] {
+        let path = format!("{path}/{verb}");
+        let answer = audited.call(Some(token), Method::POST, &path, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{verb}");
+    }
+    let gone = audited
+        .call(Some(TOKEN), Method::DELETE, &path, "")
+        .await
+        .status;
+    // The operator's token is of another project.
+    assert_eq!(gone, StatusCode::NOT_FOUND);
+    let gone = audited.call(Some(&colleague), Method::DELETE, &path, "");
+    assert_eq!(gone.await.status, StatusCode::NO_CONTENT);
+    let store = audited.fixture.api.store.clone();
+    let mut changes = store.changes();
+    let over = async {
+        while !store.live_leases().await.unwrap().is_empty() {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(FAR, over).await.expect("it ends");
+    drop(running);
+    let (_, lines) = audited.end().await;
+
+    let lines = lines.iter().filter(|line| line["lease"].is_string());
+    let told: Vec<String> = lines
+        .map(|line| {
+            assert_eq!(
+                (&line["credential"], &line["egress"]),
+                (&json!("token ci"), &json!("none"))
+            );
+            let caller = &line["caller"];
+            if !caller.is_null() {
+                let from = (&caller["remote"], &caller["request_id"]);
+                assert_eq!(from, (&json!(PEER), &json!("mine")));
+            }
+            let caller = caller["credential"].as_str().unwrap_or("-");
+            format!("{} {caller}", line["event"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "lease_asked -".to_owned(),
+            "lease_active -".to_owned(),
+            format!("lease_extended lease {}", lease.id),
+            "lease_kept token colleague".to_owned(),
+            "lease_ended token colleague".to_owned(),
+        ]
+    );
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -1,6 +1,6 @@
 //! Each project sees its own leases and no other.
 
-use remote_docker_api::LeaseList;
+use remote_docker_api::{Egress, LeaseList};
 
 use super::*;
 
@@ -87,6 +87,62 @@ async fn limited() -> Fixture {
     project.sizes = Some(vec!["small".to_owned()]);
     config.validate().unwrap();
     fixture.with(|api| api.projects = Projects::new(&config))
+}
+
+#[tokio::test]
+async fn a_project_reaches_no_more_than_its_table_says() {
+    let fixture = Fixture::new().await;
+    let mut config = Config::from_toml(
+        "network.egress = ['none', 'internet', 'open']\nnetwork.default_egress = 'open'\n\
+         projects.default.egress = 'internet'\nprojects.a.egress = 'none'\n[projects.b]",
+        std::path::Path::new("test.toml"),
+    )
+    .unwrap();
+    config.state_dir = fixture.config().state_dir;
+    config.validate().unwrap();
+    let fixture = fixture.with(|api| {
+        api.projects = Projects::new(&config);
+        api.egress = config.network.egress_offer();
+    });
+    let tokens = [
+        ("default", TOKEN.to_owned()),
+        ("a", fixture.token("ta", "a", &[])),
+        ("b", fixture.token("tb", "b", &[])),
+    ];
+    use Egress::{Internet, None, Open};
+    // What each may ask for, the most open last: that is what it gets when it asks for nothing.
+    for ((project, token), allowed) in
+        tokens
+            .iter()
+            .zip([vec![None, Internet], vec![None], vec![None, Internet, Open]])
+    {
+        for asked in Egress::ALL.map(Some).into_iter().chain([Option::None]) {
+            let body = order(json!({ "egress": asked, "wait_s": 0 }));
+            let request = Request::builder()
+                .method(Method::POST)
+                .uri("/v1/leases")
+                .header(header::AUTHORIZATION, format!("Bearer {token}"))
+                .body(Body::from(body))
+                .unwrap();
+            let answer = fixture.send(request).await;
+            let meant = asked.unwrap_or(*allowed.last().unwrap());
+            if allowed.contains(&meant) {
+                let lease: Lease = answer.json();
+                assert_eq!(lease.egress, Some(meant), "{project} {asked:?}");
+            } else {
+                let problem = answer.problem(403, ErrorCode::NotAllowed);
+                let words: Vec<&str> = allowed.iter().map(|policy| policy.as_str()).collect();
+                assert_eq!(
+                    problem.detail,
+                    format!(
+                        "the project `{project}` may not have a machine with the network policy `{meant}`; it may \
+                         have: {}",
+                        words.join(", ")
+                    )
+                );
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -396,6 +396,7 @@ impl Bench {
             wait_until: self.now() + time::Duration::seconds(120),
             attended,
             asked: Default::default(),
+            asked_token: None,
         };
         self.store.insert_lease(&new).await.unwrap();
         id

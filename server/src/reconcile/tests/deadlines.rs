@@ -3,6 +3,7 @@
 use remote_docker_api::{Doing, EndReason, EventKind, LeaseId};
 
 use super::bench::{Ask, Bench, key};
+use crate::audit::Asked;
 use crate::calendar::Calendar;
 use crate::config::{PoolConfig, ScheduleConfig};
 use crate::hypervisor::sim::{SimFault, Verb};
@@ -62,7 +63,10 @@ async fn an_extension_in_the_last_second_counts_and_one_after_the_end_does_not()
     bench.active(lease).await;
     bench.pass(99).await;
     let until = bench.now() + time::Duration::seconds(100);
-    let extended = bench.store.extend(lease, until, bench.now()).await;
+    let extended = bench
+        .store
+        .extend(lease, until, bench.now(), &Asked::default())
+        .await;
     assert!(matches!(extended, Ok(Moved::Done(_))), "{extended:?}");
     bench.pass(99).await;
     assert!(matches!(
@@ -71,7 +75,10 @@ async fn an_extension_in_the_last_second_counts_and_one_after_the_end_does_not()
     ));
     bench.pass(1).await;
     assert_eq!(bench.ended(lease).await, EndReason::Expired);
-    let late = bench.store.extend(lease, until, bench.now()).await;
+    let late = bench
+        .store
+        .extend(lease, until, bench.now(), &Asked::default())
+        .await;
     assert!(matches!(late, Ok(Moved::NotActive(_))), "{late:?}");
 }
 

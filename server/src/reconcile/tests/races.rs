@@ -5,6 +5,7 @@ use remote_docker_api::EndReason;
 
 use super::bench::{Ask, Bench, key};
 use super::faults::with_template;
+use crate::audit::Asked;
 use crate::hypervisor::sim::{SimFault, Verb};
 use crate::lease::LeasePhase;
 use crate::store::Moved;
@@ -63,7 +64,8 @@ async fn an_extension_that_meets_the_expiry_holds_or_comes_too_late() {
         let lease = bench.ask_for(100).await;
         bench.active(lease).await;
         let until = bench.now() + time::Duration::seconds(300);
-        let extension = bench.store.extend(lease, until, bench.now());
+        let nobody = Asked::default();
+        let extension = bench.store.extend(lease, until, bench.now(), &nobody);
         let moved = if round % 2 == 0 {
             tokio::join!(bench.pass(100), extension).1
         } else {
@@ -99,7 +101,10 @@ async fn an_extension_and_a_heartbeat_outlive_a_crash() {
     let until = bench.now() + time::Duration::seconds(300);
     for moved in [
         bench.store.heartbeat(lease, bench.now()).await,
-        bench.store.extend(lease, until, bench.now()).await,
+        bench
+            .store
+            .extend(lease, until, bench.now(), &Asked::default())
+            .await,
     ] {
         assert!(matches!(moved, Ok(Moved::Done(_))), "{moved:?}");
     }

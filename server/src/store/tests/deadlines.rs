@@ -3,6 +3,7 @@
 use remote_docker_api::{EndReason, EventKind};
 
 use super::*;
+use crate::audit::Asked;
 use crate::store::{Idempotency, Moved};
 
 fn expecting_heartbeats(id: u64) -> NewLease {
@@ -42,7 +43,11 @@ async fn an_extension_moves_the_end_forward_only() {
     let store = &fixture.store;
     let lease = make_active(store, &new_lease(1)).await;
     for (until, expected) in [(5000, 5000), (5000, 5000), (4000, 5000), (6000, 6000)] {
-        match store.extend(lease.id, at(until), at(10)).await.unwrap() {
+        match store
+            .extend(lease.id, at(until), at(10), &Asked::default())
+            .await
+            .unwrap()
+        {
             Moved::Done(row) => assert_eq!(expires_at(&row), at(expected)),
             other => panic!("{other:?}"),
         }
@@ -57,7 +62,10 @@ async fn an_extension_and_an_end_never_both_win() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     let seen = make_active(store, &new_lease(1)).await;
-    store.extend(seen.id, at(9000), at(10)).await.unwrap();
+    store
+        .extend(seen.id, at(9000), at(10), &Asked::default())
+        .await
+        .unwrap();
     // The reconciler decided on what it saw before.
     let ended = store
         .end_lease(&seen, EndReason::Expired, None, at(11))
@@ -70,7 +78,10 @@ async fn an_extension_and_an_end_never_both_win() {
         .end_lease(&seen, EndReason::Released, None, at(12))
         .await;
     assert!(ended.unwrap().is_some());
-    let late = store.extend(seen.id, at(9999), at(13)).await.unwrap();
+    let late = store
+        .extend(seen.id, at(9999), at(13), &Asked::default())
+        .await
+        .unwrap();
     assert!(matches!(late, Moved::NotActive(_)), "{late:?}");
 }
 
@@ -134,7 +145,10 @@ async fn heartbeats_that_nobody_expects_are_told_so() {
         .wish_end(active.id, EndReason::Released)
         .await
         .unwrap();
-    let answer = store.extend(active.id, at(9999), at(9)).await.unwrap();
+    let answer = store
+        .extend(active.id, at(9999), at(9), &Asked::default())
+        .await
+        .unwrap();
     assert!(matches!(answer, Moved::NotActive(_)), "{answer:?}");
 }
 

@@ -74,6 +74,7 @@ fn new_lease(id: u64) -> NewLease {
         wait_until: at(60),
         attended: true,
         asked: Default::default(),
+        asked_token: None,
     }
 }
 

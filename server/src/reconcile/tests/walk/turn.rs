@@ -9,6 +9,7 @@ use tokio::task::yield_now;
 use super::holder::{Held, Holder};
 use super::step::{Ask, Step};
 use super::world::World;
+use crate::audit::Asked;
 use crate::hypervisor::sim::{Manners, SimFault, SimGuest, Verb};
 use crate::ids::VmId;
 use crate::lease::{LeasePhase, LeaseRow, PoolKey, VmRow};
@@ -150,6 +151,7 @@ impl World {
             wait_until: now + Duration::from_secs(ask.wait_s.into()),
             attended: ask.attended,
             asked: Default::default(),
+            asked_token: None,
         };
         let inserted = self.store.insert_lease(&new).await.unwrap();
         assert!(matches!(inserted, Inserted::New(_)), "{inserted:?}");
@@ -223,7 +225,12 @@ impl World {
     async fn extend(&mut self, seconds: u32) {
         let Some(id) = self.somebody() else { return };
         let until = self.now() + Duration::from_secs(seconds.into());
-        match self.store.extend(id, until, self.now()).await.unwrap() {
+        match self
+            .store
+            .extend(id, until, self.now(), &Asked::default())
+            .await
+            .unwrap()
+        {
             Moved::Done(row) => {
                 let longer = |held: &mut Held| held.expires_at = held.expires_at.max(until);
                 self.promise(&row, longer).await;
