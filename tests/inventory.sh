@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lists, one per line and sorted, what the servers of some state folders have on the host: processes,
-# network namespaces, network devices, packet filter tables and mounts. Taken before and after, two
+# network namespaces, network devices, packet filter tables, control groups and mounts. Taken before and after, two
 # lists tell what was left behind. Reads only; other servers on the same host do not show.
 #
 #   inventory.sh FOLDER...     folders that the state folders lie in
@@ -46,6 +46,23 @@ uplinks() {
     done
 }
 
+# Groups of machines that have ended, and those of servers whose machines' namespace is gone.
+control_groups() {
+    local root group
+    awk '$(NF - 2) == "cgroup" || $(NF - 2) == "cgroup2" { print $5 }' /proc/self/mountinfo | while read -r root; do
+        for group in "$root"/remote-dockerd/in-*/vm-*; do
+            if [ -e "$group/cgroup.procs" ] && ! grep -q . "$group/cgroup.procs" 2>/dev/null; then
+                printf 'control group %s\n' "$group"
+            fi
+        done
+        for group in "$root"/remote-dockerd/in-*; do
+            if [ -d "$group" ] && [ ! -e "/run/netns/rd-${group##*/in-}" ]; then
+                printf 'control group %s\n' "$group"
+            fi
+        done
+    done
+}
+
 mounts() {
     local folder
     for folder in "$@"; do
@@ -57,5 +74,6 @@ mounts() {
     processes "$@"
     namespaces
     uplinks
+    control_groups
     mounts "$@"
 } | sort

@@ -170,7 +170,7 @@ look_for_leaks() {
         failed=$((failed + 1))
         return
     fi
-    echo 'no process, namespace, device, filter, mount or file more than before'
+    echo 'no process, namespace, device, filter, control group, mount or file more than before'
     passed=$((passed + 1))
 }
 

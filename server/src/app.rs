@@ -23,7 +23,7 @@ use crate::http::{
 };
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{
-    AcceleratorChoice, Hypervisor, HypervisorError, Libvirt, LibvirtConfig, UidChoice,
+    AcceleratorChoice, GroupLimits, Hypervisor, HypervisorError, Libvirt, LibvirtConfig, UidChoice,
 };
 use crate::image::{Image, ImageError};
 use crate::lease::{Budget, Policy, PoolKey};
@@ -38,6 +38,7 @@ use crate::store::{Store, StoreError};
 use crate::tls::{Tls, TlsError};
 use machine_logs::MachineLogs;
 
+pub(crate) use door::{proxies, tls_origin, told_names};
 pub(crate) use host::{available_memory_mib, disk_reserve_bytes, memory_budget_mib};
 
 /// How long the hypervisor may take to start a VM, in seconds. Seconds are normal where clones work;
@@ -365,6 +366,7 @@ async fn reconciler(
         uri: config.hypervisor.uri.clone(),
         accelerator: accelerator_choice(config),
         uids: uid_choice(config),
+        group_limits: group_limits(config),
         ..LibvirtConfig::new(state.path().to_owned())
     };
     let (install, wires) = (store.install_id(), network.wires.clone());
@@ -390,6 +392,16 @@ pub(crate) fn accelerator_choice(config: &Config) -> AcceleratorChoice {
         config::AcceleratorChoice::Kvm => AcceleratorChoice::Kvm,
         config::AcceleratorChoice::Tcg => AcceleratorChoice::Tcg,
     }
+}
+
+/// What the kernel is to hold each QEMU to.
+fn group_limits(config: &Config) -> Option<GroupLimits> {
+    let groups = &config.hypervisor.control_groups;
+    groups.enabled.then_some(GroupLimits {
+        memory_overhead_mib: groups.memory_overhead_mib,
+        max_tasks: groups.max_tasks,
+        extra_cpu_percent: groups.extra_cpu_percent,
+    })
 }
 
 /// Which users QEMU is to run as.

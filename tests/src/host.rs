@@ -114,6 +114,23 @@ impl Host {
         found
     }
 
+    /// Control groups of machines, in all hierarchies.
+    #[must_use]
+    pub fn groups(&self) -> Vec<PathBuf> {
+        let id = self.sql("SELECT value FROM meta WHERE name = 'install_id'");
+        if id.is_empty() {
+            return Vec::new();
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let is_one = |line: &&str| line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
+        let roots = mounts.lines().filter(is_one);
+        let roots = roots.filter_map(|line| line.split(' ').nth(4));
+        let own = roots.map(|root| Path::new(root).join("remote-dockerd").join(&id));
+        let entries = own.flat_map(|folder| fs::read_dir(folder).into_iter().flatten());
+        let groups = entries.flatten().map(|entry| entry.path());
+        groups.filter(|path| path.is_dir()).collect()
+    }
+
     /// Everything of VMs that is left, in words; empty is clean.
     #[must_use]
     pub fn remnants(&self) -> Vec<String> {
@@ -122,7 +139,12 @@ impl Host {
         let wires = self.wires().into_iter().map(|wire| format!("wire {wire}"));
         let rows = self.live_rows().into_iter().map(|row| format!("row {row}"));
         let files = self.files().into_iter().map(|file| format!("file {file}"));
-        machines.chain(wires).chain(rows).chain(files).collect()
+        let groups = self.groups();
+        let groups = groups
+            .iter()
+            .map(|it| format!("control group {}", it.display()));
+        let all = machines.chain(wires).chain(rows).chain(files);
+        all.chain(groups).collect()
     }
 
     /// Asks the server's database.
@@ -159,6 +181,10 @@ impl Host {
                 let _ = kill(pid, Signal::SIGKILL);
             }
             std::thread::sleep(Duration::from_millis(100));
+        }
+        for group in self.groups() {
+            let _ = fs::remove_dir(&group);
+            let _ = group.parent().map(fs::remove_dir);
         }
         if let Some(path) = self
             .namespace()

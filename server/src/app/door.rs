@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, OidcConfig};
+use crate::config::{self, Config, OidcConfig};
 use crate::http::{ApiState, Door, router, tls_only};
-use crate::oidc::{FetchError, Issuers};
+use crate::oidc::{FetchError, Issuers, Proxies, ProxyError};
 use crate::pki::SanName;
 use crate::tls::{Origin, Tls};
 
 /// Where the API's certificate comes from, if the API speaks TLS.
-pub(super) fn tls_origin(config: &Config, state: &Path) -> Option<Origin> {
+pub(crate) fn tls_origin(config: &Config, state: &Path) -> Option<Origin> {
     if !config.http.speaks_tls() {
         return None;
     }
@@ -24,6 +24,15 @@ pub(super) fn tls_origin(config: &Config, state: &Path) -> Option<Origin> {
             names: names(config),
         },
     })
+}
+
+/// What clients elsewhere are told to call this server.
+pub(crate) fn told_names(config: &Config) -> Vec<SanName> {
+    let hosts = config.http.names.iter().cloned();
+    let hosts = hosts.chain([config.relay.advertised_host()]);
+    let mut names: Vec<SanName> = hosts.map(|host| SanName::from_host(&host)).collect();
+    names.dedup();
+    names
 }
 
 /// What clients may call this server. Those on this host come by loopback, and so do those of `ssh -L`.
@@ -51,9 +60,22 @@ pub(super) fn issuers(
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
 ) -> Result<Issuers, FetchError> {
-    let issuers = Issuers::new(config.oidc.iter().map(OidcConfig::terms), clock)?;
+    let terms = config.oidc.iter().map(OidcConfig::terms);
+    let issuers = Issuers::new(terms, &proxies(config)?, clock)?;
     issuers.keep(stop);
     Ok(issuers)
+}
+
+/// The proxies that the environment names, as far as anybody is to be asked.
+///
+/// # Errors
+/// When it names one that cannot be used.
+pub(crate) fn proxies(config: &Config) -> Result<Proxies, ProxyError> {
+    if config.oidc.is_empty() {
+        return Ok(Proxies::default());
+    }
+    let (https_proxy, no_proxy) = config::proxy_environment();
+    Proxies::new(https_proxy.as_deref(), no_proxy.as_deref())
 }
 
 /// The API behind TLS, whose certificate is looked after from now on, or behind nothing.

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::control_groups::ControlGroupsConfig;
 use super::error::Faults;
 
 /// Table `[hypervisor]`.
@@ -17,6 +18,8 @@ pub struct HypervisorConfig {
     pub templates: bool,
     /// Which users QEMU runs as.
     pub qemu_uids: QemuUids,
+    /// What the kernel holds them to.
+    pub control_groups: ControlGroupsConfig,
 }
 
 /// Which users QEMU runs as. In the file: `"auto"`, `"shared"`, or numbers such as `"200000-200999"`.
@@ -86,6 +89,7 @@ impl Default for HypervisorConfig {
             accelerator: AcceleratorChoice::Auto,
             templates: true,
             qemu_uids: QemuUids::Auto,
+            control_groups: ControlGroupsConfig::default(),
         }
     }
 }
@@ -105,6 +109,7 @@ impl HypervisorConfig {
                 ),
             );
         }
+        self.control_groups.validate(faults);
         let Some(uri) = &self.uri else { return };
         // Machines, files and taps are on this host: no other one will do.
         if uri != "qemu:///system" {

@@ -4,7 +4,9 @@
 //! [`load`] is the only reader of the file; the environment is read by the flags (`cli.rs`).
 
 mod audit;
+mod control_groups;
 mod egress;
+mod environment;
 mod error;
 mod hypervisor;
 mod lease;
@@ -23,7 +25,9 @@ mod shutdown;
 mod tests;
 
 pub use audit::AuditConfig;
+pub use control_groups::ControlGroupsConfig;
 pub use egress::{AllowRule, Cidr, EgressOffer, Ports, Protocol};
+pub use environment::proxy_environment;
 pub use error::{ConfigError, Fault};
 pub use hypervisor::{AcceleratorChoice, HypervisorConfig, QemuUids};
 pub use lease::LeaseConfig;

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use time::OffsetDateTime;
+
 use crate::hypervisor::trial::Versions;
+use crate::pki::SanName;
+use crate::tls::Inspection;
 
 /// A look that may fail, or that may not have been taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(super) struct Facts {
     pub(super) accelerator: Look<Option<String>>,
     /// Why the QEMUs of all machines run as one user, if they do.
     pub(super) shared_user: Look<Option<String>>,
+    /// What the kernel cannot hold QEMUs to, and why; `None` when it is not to.
+    pub(super) control_groups: Look<Option<Vec<String>>>,
     /// What is installed.
     pub(super) versions: Look<Versions>,
     /// The folder of everything that outlives the server.
@@ -49,6 +55,21 @@ pub(super) struct Facts {
     pub(super) clock: Result<Option<i64>, String>,
     /// The TCP ports of the configuration.
     pub(super) ports: Ports,
+    /// What the API is to show; `None` where it speaks no TLS.
+    pub(super) certificate: Option<Result<Certificate, String>>,
+    /// The CI systems whose tokens are to be taken, and how many keys of each could be used.
+    pub(super) issuers: Vec<(String, Result<usize, String>)>,
+}
+
+/// The certificate of the API.
+#[derive(Debug, Clone)]
+pub(super) struct Certificate {
+    /// What there is; `None` if the first start makes it.
+    pub(super) seen: Option<Inspection>,
+    /// What clients are told to call the server.
+    pub(super) wanted: Vec<SanName>,
+    /// Wall time.
+    pub(super) now: OffsetDateTime,
 }
 
 /// The state folder.

@@ -34,6 +34,7 @@ use self::channel::Channels;
 use self::ends::Ends;
 use self::locks::VmLocks;
 use self::threads::Threads;
+use super::control_groups::Groups;
 use super::disk::Disks;
 use super::folder::VmFolder;
 use super::qemu_user::QemuUser;
@@ -73,6 +74,8 @@ struct Host {
     logs: Option<PathBuf>,
     threads: Threads,
     wires: Wires,
+    /// What holds QEMUs to their bounds, if libvirt runs in this process; else it is libvirt's business.
+    groups: Option<Arc<Groups>>,
     disks: Disks,
     locks: VmLocks,
     channels: Channels,
@@ -97,6 +100,20 @@ impl Host {
     fn log(&self, vm: VmId) -> Option<PathBuf> {
         let logs = self.logs.as_ref()?;
         Some(logs.join(format!("{vm}.log")))
+    }
+}
+
+impl Host {
+    /// Looks at or changes control groups, if there are any.
+    async fn in_groups<T: Default + Send + 'static>(
+        &self,
+        doing: &'static str,
+        f: impl FnOnce(&Groups) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        match self.groups.clone() {
+            Some(groups) => blocking(doing, move || f(&groups)).await,
+            None => Ok(T::default()),
+        }
     }
 }
 

@@ -16,11 +16,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::ids::{Slot, VmId};
 
 pub use accelerator::AcceleratorChoice;
+pub use control_groups::GroupLimits;
 pub use error::HypervisorError;
 pub use libvirt::{Libvirt, LibvirtConfig};
 pub use uids::UidChoice;
 
 mod accelerator;
+mod control_groups;
 mod disk;
 mod domain_xml;
 mod error;

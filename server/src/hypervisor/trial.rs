@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::accelerator::{self, AcceleratorChoice};
+use super::control_groups;
 use super::folder::file_error;
 use super::libvirt::{Libvirt, LibvirtConfig, check_state_path, choose_runners, kvm_device};
 use super::qemu_user::QemuUser;
@@ -115,6 +116,14 @@ fn accelerator_of(
 /// With what is wrong with it.
 pub fn check_path(state: &Path) -> Result<(), HypervisorError> {
     check_state_path(state)
+}
+
+/// What the kernel of this host cannot hold QEMUs to, and why. Makes a group in each hierarchy and removes it.
+#[must_use]
+pub fn groups_lacking(state: &Path) -> Vec<String> {
+    // A name of this process's own: others may look at the same time.
+    let install = InstallId::from_bits(u64::from(std::process::id()));
+    control_groups::lacking(install, state)
 }
 
 /// Opens libvirt as the server does, but in a folder that is removed again, and lets it look at QEMU, which

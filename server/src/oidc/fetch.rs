@@ -1,4 +1,5 @@
-//! Asks an issuer for its keys: over HTTPS only, within a time and a size, following no redirection.
+//! Asks an issuer for its keys: over HTTPS only, within a time and a size, following no redirection, and through
+//! the site's proxy where there is one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::keys::Keys;
+use super::proxy::{Proxies, ProxyError};
 
 /// How long the issuer may take for all of it.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -84,6 +86,9 @@ pub enum FetchError {
     /// What it says makes no sense.
     #[error("what {0} answers cannot be used: {1}")]
     Answer(String, &'static str),
+    /// The way there cannot be taken.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The library refuses.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -93,6 +98,7 @@ pub enum FetchError {
 pub(super) struct Fetcher {
     issuer: String,
     place: Place,
+    proxies: Proxies,
     tls: Arc<ClientConfig>,
 }
 
@@ -104,7 +110,11 @@ struct Description {
 }
 
 impl Fetcher {
-    pub(super) fn new(issuer: String, source: Source) -> Result<Self, FetchError> {
+    pub(super) fn new(
+        issuer: String,
+        source: Source,
+        proxies: Proxies,
+    ) -> Result<Self, FetchError> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = source.ca_file {
             let pem = std::fs::read(&path).map_err(|source| FetchError::Unreadable {
@@ -130,6 +140,7 @@ impl Fetcher {
         Ok(Self {
             issuer,
             place: source.place,
+            proxies,
             tls: Arc::new(tls),
         })
     }
@@ -183,9 +194,11 @@ impl Fetcher {
         };
         let name =
             ServerName::try_from(host.clone()).map_err(|_| FetchError::Address(url.to_owned()))?;
-        let stream = TcpStream::connect((host.as_str(), port))
-            .await
-            .map_err(connect)?;
+        let stream = match self.proxies.to(&host, port) {
+            Some(proxy) => proxy.tunnel(&host, port).await,
+            None => TcpStream::connect((host.as_str(), port)).await,
+        };
+        let stream = stream.map_err(connect)?;
         let connector = TlsConnector::from(self.tls.clone());
         let stream = connector.connect(name, stream).await.map_err(connect)?;
         let request = Request::get(path)
@@ -229,7 +242,7 @@ pub(crate) fn https(url: &str) -> Result<(String, u16, String), FetchError> {
     Ok((host, uri.port_u16().unwrap_or(443), path.to_owned()))
 }
 
-fn authority(host: &str, port: u16) -> String {
+pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else if port == 443 {

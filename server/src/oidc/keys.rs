@@ -59,6 +59,11 @@ impl Keys {
         Ok(Self(keys))
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a key of this name is among them, or one could be meant by a token that names none.
     pub(super) fn has(&self, kid: Option<&str>) -> bool {
         match kid {

@@ -13,6 +13,7 @@ mod fetch;
 mod json;
 mod jwt;
 mod keys;
+mod proxy;
 mod rules;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -31,6 +32,7 @@ pub(crate) use fetch::https;
 pub use fetch::{FetchError, Place, Source};
 pub use jwt::{MAX_BYTES, looks_like_jwt};
 pub use keys::Keys;
+pub use proxy::{Proxies, ProxyError};
 pub use rules::{Pattern, Rule};
 pub use verify::{Refusal, Terms, Verified, verify};
 
@@ -54,10 +56,11 @@ impl Issuers {
     /// When the certificate of an authority cannot be used.
     pub fn new(
         issuers: impl IntoIterator<Item = (Terms, Source)>,
+        proxies: &Proxies,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, FetchError> {
         let issuers = issuers.into_iter().map(|(terms, source)| {
-            let fetcher = Fetcher::new(terms.issuer.clone(), source)?;
+            let fetcher = Fetcher::new(terms.issuer.clone(), source, proxies.clone())?;
             let cache = Cache::new(fetcher, clock.clone());
             Ok(Arc::new(Issuer { terms, cache }))
         });
@@ -104,6 +107,19 @@ impl Issuers {
             });
         }
     }
+}
+
+/// Asks an issuer once, as the server does; answers how many keys it has that could be used.
+///
+/// # Errors
+/// Why they cannot be had.
+pub async fn try_issuer(
+    issuer: String,
+    source: Source,
+    proxies: Proxies,
+) -> Result<usize, FetchError> {
+    let keys = Fetcher::new(issuer, source, proxies)?.fetch().await?;
+    Ok(keys.count())
 }
 
 /// What whoever sends any bytes as a token reaches: the form, the signature, the claims, and key sets as an

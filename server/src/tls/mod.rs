@@ -8,6 +8,7 @@
 //! TLS 1.2 and 1.3 only: rustls speaks nothing older.
 
 mod given;
+mod inspect;
 mod own;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::pki::{PkiError, SanName};
 use given::Given;
 use own::Own;
 
+pub use inspect::{Inspection, inspect};
 pub use own::{CA_FILE, CA_KEY_FILE};
 
 /// How often it is looked whether another certificate is to be shown.

@@ -83,7 +83,7 @@ impl Own {
     }
 }
 
-fn load(cert: &Path, cert_pem: &str, key: &Path) -> Result<ApiCa, TlsError> {
+pub(super) fn load(cert: &Path, cert_pem: &str, key: &Path) -> Result<ApiCa, TlsError> {
     let Some((key_pem, mode)) = read(key)? else {
         return Err(TlsError::NoKey {
             cert: cert.to_owned(),
@@ -115,7 +115,7 @@ fn make(cert: &Path, key: &Path, now: OffsetDateTime) -> Result<ApiCa, TlsError>
     Ok(ca)
 }
 
-fn read(path: &Path) -> Result<Option<(String, u32)>, TlsError> {
+pub(super) fn read(path: &Path) -> Result<Option<(String, u32)>, TlsError> {
     private_file::read(path).map_err(|source| TlsError::Unreadable {
         path: path.to_owned(),
         source,

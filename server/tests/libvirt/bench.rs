@@ -24,6 +24,11 @@ impl Bench {
 
     /// With QEMUs that run as these users.
     pub(crate) async fn open_with(uids: UidChoice) -> Self {
+        Self::open_changed(|config| config.uids = uids).await
+    }
+
+    /// With other settings than the usual ones.
+    pub(crate) async fn open_changed(change: impl FnOnce(&mut LibvirtConfig)) -> Self {
         let images = std::env::vars_os()
             .find(|(name, _)| name == "E2E_IMAGES_DIR")
             .map_or_else(
@@ -42,10 +47,8 @@ impl Bench {
         let install = InstallId::from_bits(u64::from(std::process::id()) << 20 | 0xbe);
         let namespace = Namespace::open_or_create(install).unwrap();
         let wires = Wires::new(&namespace).unwrap();
-        let config = LibvirtConfig {
-            uids,
-            ..LibvirtConfig::new(state.path().to_owned())
-        };
+        let mut config = LibvirtConfig::new(state.path().to_owned());
+        change(&mut config);
         let libvirt = Libvirt::open(config, install, &namespace, wires)
             .await
             .unwrap();
@@ -97,6 +100,20 @@ impl Bench {
         self.state.path().join("libvirt/run/qemu")
     }
 
+    /// The control groups of its VMs, in all hierarchies.
+    pub(crate) fn groups(&self) -> Vec<PathBuf> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let hierarchies = mounts.lines().filter_map(|line| {
+            let is_one = line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
+            line.split(' ').nth(4).filter(|_| is_one)
+        });
+        let own = Path::new("remote-dockerd").join(self.install.to_string());
+        let own = hierarchies.map(|root| Path::new(root).join(&own));
+        let groups = own.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+        let groups = groups.flatten().map(|entry| entry.path());
+        groups.filter(|path| path.is_dir()).collect()
+    }
+
     pub(crate) fn vms(&self) -> Vec<String> {
         std::fs::read_dir(self.state.path().join("vms"))
             .unwrap()
@@ -121,6 +138,16 @@ impl Drop for Bench {
                 let pid = nix::unistd::Pid::from_raw(number);
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             }
+        }
+        for group in self.groups() {
+            // Its process may be on its way out.
+            for _ in 0..100 {
+                if std::fs::remove_dir(&group).is_ok() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let _ = group.parent().map(std::fs::remove_dir);
         }
         let path = Path::new("/run/netns").join(self.install.namespace());
         let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);

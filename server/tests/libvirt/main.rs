@@ -11,6 +11,7 @@
 
 mod bench;
 mod confinement;
+mod groups;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,5 +1,6 @@
 //! Judges what was seen. Pure: the same facts give the same findings.
 
+mod access;
 mod network;
 mod resources;
 
@@ -16,6 +17,7 @@ pub(super) fn judge(facts: &Facts, has_uplink: bool) -> Vec<Finding> {
         root(facts.is_root),
         accelerator(&facts.accelerator),
         users(&facts.shared_user),
+        control_groups(&facts.control_groups),
     ];
     findings.extend(versions(&facts.versions));
     findings.extend(state(&facts.state, facts.server_runs));
@@ -27,6 +29,8 @@ pub(super) fn judge(facts: &Facts, has_uplink: bool) -> Vec<Finding> {
         resources::clock(&facts.clock),
     ]);
     findings.extend(resources::ports(&facts.ports, facts.server_runs));
+    findings.push(access::certificate(facts.certificate.as_ref()));
+    findings.extend(access::issuers(&facts.issuers));
     findings
 }
 
@@ -65,6 +69,26 @@ fn users(fact: &Look<Option<String>>) -> Finding {
         Some(why) => Finding::warning(NAME, format!("all machines share one: {why}")).hint(
             "a guest that breaks out of its QEMU reaches the disks and the memory of the others: set \
              `hypervisor.qemu_uids`",
+        ),
+    }
+    })
+}
+
+fn control_groups(fact: &Look<Option<Vec<String>>>) -> Finding {
+    const NAME: &str = "qemu bounds";
+    look(NAME, fact, |lacking| {
+        match lacking.as_deref() {
+        None => Finding::warning(
+            NAME,
+            "none are made: `hypervisor.control_groups.enabled` is false",
+        ),
+        Some([]) => Finding::ok(
+            NAME,
+            "the kernel holds each QEMU to its memory, its threads and its time on the processors",
+        ),
+        Some(lacking) => Finding::warning(NAME, lacking.join("; ")).hint(
+            "machines run all the same; a QEMU that a guest has broken out of may take of the host what it \
+             wants",
         ),
     }
     })

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::AccessFlags;
 
-use super::facts::{Disk, Facts, Images, Look, Memory, State};
+use super::facts::{Certificate, Disk, Facts, Images, Look, Memory, State};
 use super::in_one_line;
 use crate::app;
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::hypervisor::trial::{self, Runner, Versions};
 use crate::image::{self, Image};
 use crate::network::Trial;
+use crate::{oidc, tls};
 
 /// Takes every look.
 pub(super) async fn gather(config: &Config) -> Facts {
@@ -42,6 +44,7 @@ pub(super) async fn gather(config: &Config) -> Facts {
         }),
         shared_user: runner
             .then(|runner| Ok::<_, std::io::Error>(runner.is_shared().map(str::to_owned))),
+        control_groups: control_groups(config, is_root),
         versions,
         state: state(&config.state_dir, &runner),
         images,
@@ -53,7 +56,57 @@ pub(super) async fn gather(config: &Config) -> Facts {
         memory: memory(config),
         clock: kernel::clock(),
         ports: network::ports(config),
+        certificate: certificate(config),
+        issuers: issuers(config).await,
     }
+}
+
+fn control_groups(config: &Config, is_root: bool) -> Look<Option<Vec<String>>> {
+    let is_libvirts = config.hypervisor.uri.is_some();
+    if is_libvirts || !config.hypervisor.control_groups.enabled {
+        // A libvirt of the host's makes its own.
+        return Look::Seen(is_libvirts.then(Vec::new));
+    }
+    if !is_root {
+        return Look::TakesRoot;
+    }
+    Look::Seen(Some(trial::groups_lacking(&config.state_dir)))
+}
+
+fn certificate(config: &Config) -> Option<Result<Certificate, String>> {
+    let origin = app::tls_origin(config, &config.state_dir)?;
+    let certificate = |seen| Certificate {
+        seen,
+        wanted: app::told_names(config),
+        now: SystemClock.wall(),
+    };
+    let seen = tls::inspect(origin);
+    Some(seen.map(certificate).map_err(|error| in_one_line(&error)))
+}
+
+/// Asks each issuer once, all at the same time.
+async fn issuers(config: &Config) -> Vec<(String, Result<usize, String>)> {
+    let proxies = app::proxies(config);
+    let mut asked = Vec::new();
+    for issuer in &config.oidc {
+        let (terms, source) = issuer.terms();
+        let (name, proxies) = (terms.issuer.clone(), proxies.clone());
+        let answer = tokio::spawn(async move {
+            let proxies = proxies.map_err(|error| in_one_line(&error))?;
+            let keys = oidc::try_issuer(terms.issuer, source, proxies).await;
+            keys.map_err(|error| in_one_line(&error))
+        });
+        asked.push((name, answer));
+    }
+    let mut answers = Vec::new();
+    for (name, answer) in asked {
+        let answer = match answer.await {
+            Ok(answer) => answer,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        answers.push((name, answer));
+    }
+    answers
 }
 
 impl<T> Look<T> {

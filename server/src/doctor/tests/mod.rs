@@ -1,3 +1,5 @@
+mod access;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -15,6 +17,7 @@ fn good() -> Facts {
         server_runs: false,
         accelerator: Look::Seen(None),
         shared_user: Look::Seen(None),
+        control_groups: Look::Seen(Some(Vec::new())),
         versions: Look::Seen(Versions {
             qemu: "10.0.2".to_owned(),
             libvirt: "11.3.0".to_owned(),
@@ -67,6 +70,8 @@ fn good() -> Facts {
             count: 1000,
             taken: None,
         },
+        certificate: None,
+        issuers: Vec::new(),
     }
 }
 
@@ -92,6 +97,7 @@ fn a_bad_host_is_told_everything_at_once() {
     }
     facts.accelerator = Look::Seen(Some("there is no /dev/kvm".to_owned()));
     facts.shared_user = Look::Seen(Some("`hypervisor.qemu_uids` is `shared`".to_owned()));
+    facts.control_groups = Look::Seen(Some(vec!["memory: there is none".to_owned()]));
     facts.versions = Look::Failed("QEMU 7.2.0 is too old".to_owned());
     facts.state.path_fault = Some("the path is too long".to_owned());
     facts.state.writable = no("/var: Read-only file system");
@@ -120,6 +126,8 @@ fn a_bad_host_is_told_everything_at_once() {
         1000,
         "port 23760: Cannot assign requested address".to_owned(),
     ));
+    facts.certificate = Some(no("the key /k is missing"));
+    facts.issuers = vec![("https://ci.example".to_owned(), no("it answers 404"))];
     let findings = judge(&facts, true);
     assert!(!is_well(&findings));
     insta::assert_snapshot!(text(&findings));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::access::LeaseTokens;
 use crate::oidc::tests::{Signer, changed, jwks, terms};
-use crate::oidc::{Issuers, Place, Source};
+use crate::oidc::{Issuers, Place, Proxies, Source};
 
 /// An API that takes the tokens of one issuer, whose keys are in a file.
 async fn with_issuer(signer: &Signer) -> Fixture {
@@ -17,7 +17,7 @@ async fn with_issuer(signer: &Signer) -> Fixture {
     let mut terms = terms();
     terms.rules[0].project = "a".to_owned();
     let clock: Arc<dyn Clock> = fixture.clock.clone();
-    let issuers = Issuers::new([(terms, source)], &clock).unwrap();
+    let issuers = Issuers::new([(terms, source)], &Proxies::default(), &clock).unwrap();
     fixture.authenticated(|authenticator| authenticator.with_issuers(issuers))
 }
 

@@ -36,6 +36,9 @@ pub(super) async fn destroy(host: &Host, vm: VmId) -> Result<(), HypervisorError
         .as_ref()
         .map(|run| run.join(format!("{vm}.xml.new")));
     let wire = async { Ok(host.wires.detach(vm).await?) };
+    let group = host.in_groups("remove the VM's control groups", move |groups| {
+        groups.remove(vm)
+    });
     let files = blocking("remove the VM's files", move || {
         folder.remove()?;
         for path in log.iter().chain(&draft) {
@@ -43,7 +46,7 @@ pub(super) async fn destroy(host: &Host, vm: VmId) -> Result<(), HypervisorError
         }
         Ok(())
     });
-    tokio::try_join!(wire, files)?;
+    tokio::try_join!(wire, group, files)?;
     host.ends.forget(vm);
     Ok(())
 }

@@ -9,6 +9,7 @@ use virt::connect::Connect;
 
 use super::domains::{Condition, Found};
 use super::{Host, blocking, domains};
+use crate::hypervisor::control_groups::Groups;
 use crate::hypervisor::domain_xml::Owner;
 use crate::hypervisor::folder::{self, file_error};
 use crate::hypervisor::{HypervisorError, Observed};
@@ -16,7 +17,7 @@ use crate::ids::VmId;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Looks at domains, wires, folders and the disk.
+/// Looks at domains, wires, folders, control groups and the disk.
 ///
 /// # Errors
 /// When any of them cannot be seen: half a view would make running VMs look gone.
@@ -42,12 +43,13 @@ pub(super) async fn list(host: &Host) -> Result<Observed, HypervisorError> {
             })
             .collect::<Result<BTreeMap<_, _>, HypervisorError>>()
     });
-    let (seen, wires, folders) = tokio::try_join!(seen, wires, folders)?;
+    let groups = host.in_groups("list the VMs' control groups", Groups::list);
+    let (seen, wires, folders, groups) = tokio::try_join!(seen, wires, folders, groups)?;
     let free = free_disk(host).await?;
-    Ok(merge(seen, wires, folders, free))
+    Ok(merge(seen, wires.into_iter().chain(groups), folders, free))
 }
 
-/// Looks for the domain, the wire and the folder of one VM.
+/// Looks for the domain, the wire, the folder and the control groups of one VM.
 ///
 /// # Errors
 /// When any of them cannot be seen.
@@ -65,8 +67,11 @@ pub(super) async fn shows(host: &Host, vm: VmId) -> Result<bool, HypervisorError
         let there = folder.path().try_exists();
         there.map_err(|error| file_error("look at", folder.path(), error))
     });
-    let (domain, wire, folder) = tokio::try_join!(domain, wire, folder)?;
-    Ok(domain || wire || folder)
+    let group = host.in_groups("look for the VM's control groups", move |groups| {
+        groups.has(vm)
+    });
+    let (domain, wire, folder, group) = tokio::try_join!(domain, wire, folder, group)?;
+    Ok(domain || wire || folder || group)
 }
 
 /// How much QEMU's user can still write below the folder of all VMs, in bytes.
@@ -89,7 +94,7 @@ pub(super) fn room_in(folder: &Path) -> Result<u64, HypervisorError> {
 
 fn merge(
     domains: Vec<(VmId, Condition)>,
-    wires: BTreeSet<VmId>,
+    traces: impl IntoIterator<Item = VmId>,
     folders: BTreeMap<VmId, u64>,
     free: u64,
 ) -> Observed {
@@ -101,7 +106,7 @@ fn merge(
     let running: BTreeSet<VmId> = of(Condition::Runs).union(&stalled).copied().collect();
     let remnants = of(Condition::Still)
         .into_iter()
-        .chain(wires)
+        .chain(traces)
         .chain(folders.keys().copied())
         .filter(|vm| !running.contains(vm))
         .collect();

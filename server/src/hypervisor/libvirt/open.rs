@@ -19,6 +19,7 @@ use super::locks::VmLocks;
 use super::threads::{Setup, Threads};
 use super::{Host, Libvirt, LibvirtError, domains, reaper};
 use crate::hypervisor::accelerator::{self, AcceleratorChoice, KvmDevice};
+use crate::hypervisor::control_groups::{GroupLimits, Groups};
 use crate::hypervisor::disk::Disks;
 use crate::hypervisor::domain_xml;
 use crate::hypervisor::folder::file_error;
@@ -51,6 +52,8 @@ pub struct LibvirtConfig {
     pub qemu_group: String,
     /// Which user each QEMU runs as.
     pub uids: UidChoice,
+    /// What the kernel holds each QEMU to; `None` for nothing.
+    pub group_limits: Option<GroupLimits>,
 }
 
 impl LibvirtConfig {
@@ -64,6 +67,7 @@ impl LibvirtConfig {
             qemu_user: "libvirt-qemu".to_owned(),
             qemu_group: "libvirt-qemu".to_owned(),
             uids: UidChoice::Auto,
+            group_limits: None,
         }
     }
 }
@@ -88,6 +92,7 @@ impl Libvirt {
             qemu_user,
             qemu_group,
             uids,
+            group_limits,
         } = config;
         if !nix::unistd::geteuid().is_root() {
             return Err(HypervisorError::Unsuitable(
@@ -147,6 +152,7 @@ impl Libvirt {
         for folder in given.iter().filter(|folder| folder.is_dir()) {
             take_from_qemu(folder, &usual)?;
         }
+        let groups = embedded.then(|| Arc::new(Groups::open(install, group_limits, &vms)));
         let facts = HostFacts {
             accelerator: chosen.accelerator,
             qemu_version: qemu_version.to_string(),
@@ -170,6 +176,7 @@ impl Libvirt {
                 logs,
                 threads,
                 wires,
+                groups,
                 disks: Disks::default(),
                 locks: VmLocks::default(),
                 channels: Channels::default(),
@@ -277,7 +284,7 @@ stdio_handler = "file"
 # A /dev of its own for each VM takes several processes to make, and cannot be made at all where
 # /dev/kvm is hidden.
 namespaces = []
-# VMs stay in the server's control group.
+# The server makes control groups itself.
 cgroup_controllers = []
 # Else every feature of the processor is asked for by itself, some four hundred questions a start.
 capability_filters = [ "cpu-unavailable-features" ]

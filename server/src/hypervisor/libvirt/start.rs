@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::sys;
@@ -12,11 +13,14 @@ use super::domains::{self, Condition, Found};
 use super::ends::Ends;
 use super::process::Qemu;
 use super::{Host, LibvirtError, blocking, destroy, monitor, observe};
+use crate::hypervisor::control_groups::Groups;
 use crate::hypervisor::disk::says_disk_full;
 use crate::hypervisor::domain_xml::{DomainPlan, Owner, domain_xml};
 use crate::hypervisor::folder::{VmFolder, create_for_qemu, file_error};
 use crate::hypervisor::qemu_user::QemuUser;
-use crate::hypervisor::{HypervisorError, Source, StartReport, Step, TemplateFiles, VmSpec};
+use crate::hypervisor::{
+    Accelerator, HypervisorError, Source, StartReport, Step, TemplateFiles, VmSpec,
+};
 use crate::ids::VmId;
 
 /// How long libvirt may take to start QEMU. The first start on a host also probes QEMU.
@@ -205,6 +209,11 @@ async fn run(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<Vec<Step>,
         user: host.user_of(spec)?.ids(),
     });
     let (vm, notes, ends) = (spec.id, host.run.clone(), Arc::clone(&host.ends));
+    let keep = Keep {
+        groups: host.groups.clone(),
+        accelerator: host.facts.accelerator,
+        spec: spec.clone(),
+    };
     let state = match &spec.source {
         Source::Clone(files) => Some(files.device_state.clone()),
         Source::Cold | Source::Template(_) => None,
@@ -218,18 +227,22 @@ async fn run(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<Vec<Step>,
                 None => sys::VIR_DOMAIN_NONE,
             };
             let domain = define(connect, &xml, flags)?;
-            if let Some(notes) = notes {
-                take_note(&notes, vm, &ends);
-            }
+            let qemu = notes.and_then(|notes| take_note(&notes, vm, &ends));
             let mut steps = vec![step("define", begun)];
-            if let Some(state) = state {
-                let begun = Instant::now();
-                monitor::load_devices(&domain, &state, LOAD_LIMIT)?;
-                steps.push(step("state", begun));
-                let begun = Instant::now();
-                domain.resume().doing("run the VM's processors")?;
-                steps.push(step("resume", begun));
-            }
+            let Some(state) = state else {
+                keep.bound(qemu);
+                return Ok(steps);
+            };
+            let begun = Instant::now();
+            // Either takes the kernel a moment. Before the clone runs, so that what its guest takes counts.
+            std::thread::scope(|scope| {
+                scope.spawn(|| keep.bound(qemu));
+                monitor::load_devices(&domain, &state, LOAD_LIMIT)
+            })?;
+            steps.push(step("state", begun));
+            let begun = Instant::now();
+            domain.resume().doing("run the VM's processors")?;
+            steps.push(step("resume", begun));
             Ok(steps)
         })
         .await
@@ -239,20 +252,38 @@ fn define(connect: &Connect, xml: &str, flags: u32) -> Result<Domain, Hypervisor
     connect.create_domain_xml(xml, flags).doing("start the VM")
 }
 
-/// Notes whose process this is and lets the kernel take it before the server. Without either the VM
-/// runs as well; so a failure is told and no more.
-fn take_note(notes: &Path, vm: VmId, ends: &Ends) {
-    let done = match Qemu::find(notes, vm) {
-        Ok(Some(qemu)) => {
-            ends.started(vm, qemu.pid());
-            qemu.sacrifice_first()
+/// What holds a VM's process to its bounds.
+struct Keep {
+    groups: Option<Arc<Groups>>,
+    accelerator: Accelerator,
+    spec: VmSpec,
+}
+
+impl Keep {
+    fn bound(&self, qemu: Option<Pid>) {
+        if let (Some(groups), Some(qemu)) = (&self.groups, qemu) {
+            groups.place(&self.spec, self.accelerator, qemu);
         }
-        Ok(None) => Err(std::io::ErrorKind::NotFound.into()),
-        Err(error) => Err(error),
+    }
+}
+
+/// Notes whose process this is and lets the kernel take it before the server, and tells which it is. Without
+/// either the VM runs as well; so a failure is told and no more.
+fn take_note(notes: &Path, vm: VmId, ends: &Ends) -> Option<Pid> {
+    let found = Qemu::find(notes, vm);
+    let found = found.and_then(|qemu| qemu.ok_or(std::io::ErrorKind::NotFound.into()));
+    let noted = found.map(|qemu| {
+        ends.started(vm, qemu.pid());
+        (qemu.pid(), qemu.sacrifice_first())
+    });
+    let (qemu, done) = match noted {
+        Ok((pid, done)) => (Some(pid), done),
+        Err(error) => (None, Err(error)),
     };
     if let Err(error) = done {
         tracing::warn!(%vm, %error, "{vm}: memory pressure may take the server before this VM");
     }
+    qemu
 }
 
 /// Finds the reasons that libvirt and QEMU do not name well: files that QEMU's user cannot read, and

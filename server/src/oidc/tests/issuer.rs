@@ -9,7 +9,9 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tempfile::TempDir;
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use super::super::cache::{Seen, Wish};
 use super::*;
@@ -90,8 +92,12 @@ impl Remote {
     }
 
     fn fetcher_at(&self, place: Place) -> Fetcher {
+        self.fetcher_through(place, Proxies::default())
+    }
+
+    fn fetcher_through(&self, place: Place, proxies: Proxies) -> Fetcher {
         let ca_file = Some(self.folder.path().join(CA_FILE));
-        Fetcher::new(self.url.clone(), Source { place, ca_file }).unwrap()
+        Fetcher::new(self.url.clone(), Source { place, ca_file }, proxies).unwrap()
     }
 
     fn shows(&self, keys: &[Value]) {
@@ -140,7 +146,7 @@ fn issuers(remote: &Remote, clock: &Arc<Hands>) -> Issuers {
         ca_file: Some(remote.folder.path().join(CA_FILE)),
     };
     let clock: Arc<dyn Clock> = clock.clone();
-    Issuers::new([(terms, source)], &clock).unwrap()
+    Issuers::new([(terms, source)], &Proxies::default(), &clock).unwrap()
 }
 
 fn token_of(remote: &Remote, signer: &Signer, kid: &str) -> String {
@@ -164,6 +170,78 @@ async fn keys_are_found_where_the_issuer_says() {
     assert_eq!(file.unwrap(), expected);
 }
 
+/// A proxy that answers this and then, if it is a good answer, carries bytes to `to`; what it was asked comes
+/// out of the other end.
+async fn proxy(answer: &'static str, to: String) -> (u16, mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (told, asked) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            told.send(String::from_utf8(head).unwrap()).unwrap();
+            client.write_all(answer.as_bytes()).await.unwrap();
+            if answer.contains(" 200 ") {
+                let mut issuer = TcpStream::connect(&to).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut issuer).await;
+            }
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn the_sites_proxy_is_the_way_to_an_issuer() {
+    let remote = Remote::new().await;
+    let signer = Signer::p256();
+    remote.shows(&[signer.jwk("a")]);
+    let address = remote.url.strip_prefix("https://").unwrap().to_owned();
+    let through = |port: u16, except: &str| {
+        let named = format!("http://user:hunter2@127.0.0.1:{port}");
+        let proxies = Proxies::new(Some(&named), Some(except)).unwrap();
+        remote.fetcher_through(Place::Discovered, proxies)
+    };
+    let (port, mut asked) = proxy("HTTP/1.1 200 Go on\r\nX: y\r\n\r\n", address.clone()).await;
+    let fetched = through(port, "").fetch().await.unwrap();
+    assert_eq!(fetched.count(), 1);
+    for _ in ["the description", "the keys"] {
+        let head = asked.recv().await.unwrap();
+        assert_eq!(
+            head,
+            format!(
+                "CONNECT {address} HTTP/1.1\r\nHost: {address}\r\nProxy-Authorization: Basic \
+                 dXNlcjpodW50ZXIy\r\n\r\n"
+            )
+        );
+    }
+    through(port, "127.0.0.1").fetch().await.unwrap();
+    assert!(asked.try_recv().is_err(), "it was told to leave the proxy");
+
+    // One that does not let us through is never gone around.
+    let endless: &str = Box::leak("x".repeat(9000).into_boxed_str());
+    for answer in [
+        "HTTP/1.1 407 Who are you\r\n\r\n",
+        "HTTP/1.1 302 Elsewhere\r\n\r\n",
+        "rubbish\r\n\r\n",
+        endless,
+    ] {
+        let (port, _asked) = proxy(answer, address.clone()).await;
+        let error = through(port, "").fetch().await.unwrap_err();
+        let FetchError::Connect(_, why) = &error else {
+            panic!("{error:?}")
+        };
+        let why = why.to_string();
+        assert!(
+            why.contains(&format!("the proxy 127.0.0.1:{port}")),
+            "{why}"
+        );
+        assert!(!why.contains("hunter2"), "{why}");
+    }
+}
+
 #[tokio::test]
 async fn an_issuer_that_is_not_the_one_is_not_believed() {
     let remote = Remote::new().await;
@@ -177,7 +255,7 @@ async fn an_issuer_that_is_not_the_one_is_not_believed() {
         place: Place::Discovered,
         ca_file: Some(file),
     };
-    let fetcher = Fetcher::new(remote.url.clone(), source).unwrap();
+    let fetcher = Fetcher::new(remote.url.clone(), source, Proxies::default()).unwrap();
     let error = fetcher.fetch().await.unwrap_err();
     assert!(matches!(error, FetchError::Connect(..)), "{error:?}");
     // Another issuer's description.
