@@ -58,6 +58,12 @@ impl Seen {
         self.0.iter().filter(|seen| **seen != 0).count()
     }
 
+    /// Numbers of the branches that have been taken.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        let taken = self.0.iter().enumerate().filter(|(_, seen)| **seen != 0);
+        taken.map(|(place, _)| place)
+    }
+
     /// Takes over what was counted since the last call and begins anew. Tells whether a branch was taken
     /// for the first time, or about twice as often as ever before.
     pub fn take(&mut self) -> bool {

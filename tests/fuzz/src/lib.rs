@@ -8,12 +8,14 @@
 //! goes by what came of an input, which each target tells in a few bits.
 
 pub mod coverage;
+mod distil;
 pub mod engine;
 pub mod memory;
 mod mutate;
 mod random;
 pub mod targets;
 
+pub use distil::distil;
 pub use engine::{Finding, Report, run};
 pub use random::Random;
 pub use targets::{Target, all};

@@ -20,6 +20,9 @@ struct Arguments {
     /// A folder for inputs that did something new, in a folder for each target
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// Put the fewest inputs that take all branches seen into the corpus, in the place of those there
+    #[arg(long)]
+    distil: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
 fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<()> {
     let corpus = target.corpus().context("the corpus cannot be read")?;
     let kept = corpus.len();
+    let before = corpus.clone();
     let report = match fuzz::run(target, corpus, arguments.inputs, arguments.seed) {
         Ok(report) => report,
         Err(finding) => {
@@ -67,6 +71,15 @@ fn run(target: &Target, arguments: &Arguments) -> anyhow::Result<()> {
         fuzz::coverage::Seen::counters(),
         report.peak_bytes / 1024
     );
+    if arguments.distil {
+        let inputs = before.into_iter().chain(report.found.iter().cloned());
+        let chosen = fuzz::distil(target, inputs.collect());
+        let count = chosen.len();
+        target
+            .replace_corpus(&chosen)
+            .context("the corpus cannot be written")?;
+        println!("{}: {count} inputs in the corpus", target.name);
+    }
     if let Some(folder) = &arguments.keep {
         let folder = folder.join(target.name);
         std::fs::create_dir_all(&folder)?;

@@ -54,3 +54,21 @@ fn certificate_requests() {
 fn tokens_of_jobs() {
     short("jwt", 8);
 }
+
+/// It is run by every test run and stays in the repository for ever.
+#[test]
+fn the_kept_inputs_are_few_and_small() {
+    for target in all() {
+        let seeds = (target.seeds)().len();
+        let corpus = target.corpus().unwrap();
+        let kept = &corpus[seeds..];
+        let bytes: usize = kept.iter().map(Vec::len).sum();
+        let name = target.name;
+        assert!(
+            kept.len() <= 400 && bytes <= 400_000,
+            "{name}: {} inputs, {bytes} bytes",
+            kept.len()
+        );
+        assert!(kept.iter().all(|input| input.len() <= target.most_bytes));
+    }
+}

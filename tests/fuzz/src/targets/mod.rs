@@ -46,6 +46,25 @@ impl Target {
             .join(self.name)
     }
 
+    /// Makes these its kept inputs, in files that are called after what is in them.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn replace_corpus(&self, inputs: &[Vec<u8>]) -> std::io::Result<()> {
+        let folder = self.corpus_folder();
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir_all(&folder)?;
+        for input in inputs {
+            std::fs::write(
+                folder.join(format!("{:016x}", fnv(input.iter().copied()))),
+                input,
+            )?;
+        }
+        Ok(())
+    }
+
     /// Its seeds and kept inputs, always in the same order.
     ///
     /// # Errors
@@ -85,8 +104,12 @@ pub fn all() -> [Target; 6] {
 
 /// A number for what came of an input: the same for the same text.
 fn outcome(text: &str) -> u64 {
-    // FNV-1a.
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    fnv(text.bytes())
+}
+
+/// FNV-1a.
+fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
