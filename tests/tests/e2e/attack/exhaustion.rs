@@ -1,9 +1,14 @@
 //! A guest that takes all it can get, and says whatever it likes to the server: it harms itself.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use e2e::footprint::own_memory_kib;
@@ -74,6 +79,25 @@ impl Scene {
 
     fn folder(&self) -> PathBuf {
         self.server.state().join("vms").join(&self.attacker_vm)
+    }
+
+    /// The attacker's QEMU is in a group of its own, whose bound on memory never cost anybody's life.
+    fn holds_its_bounds(&self) {
+        let groups = self.server.host().groups();
+        let own = groups.iter().filter(|it| it.ends_with(&self.attacker_vm));
+        let own: Vec<_> = own.collect();
+        assert!(!own.is_empty(), "{groups:?}");
+        let killed = own.iter().flat_map(|group| {
+            // Version 2 and version 1.
+            ["memory.events", "memory.oom_control"].map(|name| group.join(name))
+        });
+        let killed: Vec<String> = killed.flat_map(fs::read_to_string).collect();
+        assert!(
+            killed
+                .iter()
+                .all(|text| text.lines().any(|line| line == "oom_kill 0")),
+            "{killed:?}"
+        );
     }
 
     /// The other lease is served, and the server has not grown.
@@ -201,6 +225,65 @@ fn empty_lines_without_end_on_the_channel() {
     floods_the_channel("\"\\n\" x 65536");
 }
 
+/// How many connections the flood below keeps open at a time, as far as it is let.
+const FLOOD: usize = 600;
+
+/// The relay's bounds on handshakes that are under way at one port, and what else comes and goes in the server.
+const MOST_FILES: usize = 2 * 128 + 100;
+
+/// Connections to the attacker's own port at the relay: some say nothing, some begin TLS and do not go on.
+#[test]
+fn handshakes_without_end_on_a_port_of_the_relay() {
+    let scene = Scene::new();
+    let id = scene.attacker.parse().unwrap();
+    let docker = scene.server.api().show(id, 0).unwrap().docker.unwrap();
+    let address = docker.host.strip_prefix("tcp://").unwrap().to_owned();
+    let server = scene.server.pid();
+    let files = || fs::read_dir(format!("/proc/{server}/fd")).unwrap().count();
+    let before = files();
+    let (over, made) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let flood = {
+        let (over, made) = (Arc::clone(&over), Arc::clone(&made));
+        std::thread::spawn(move || {
+            let mut held = VecDeque::new();
+            while !over.load(Ordering::Relaxed) {
+                // One that is refused is tried again.
+                let Ok(mut one) = TcpStream::connect(&address) else {
+                    continue;
+                };
+                let begun = made.fetch_add(1, Ordering::Relaxed);
+                if begun % 2 == 0 {
+                    // The beginning of a record of a handshake that says it has 512 bytes.
+                    let _ = one.write_all(&[0x16, 3, 1, 2, 0]);
+                }
+                held.push_back(one);
+                if held.len() > FLOOD {
+                    held.pop_front();
+                }
+            }
+        })
+    };
+    until(
+        "the flood is there",
+        PATIENCE,
+        || made.load(Ordering::Relaxed),
+        |made| *made > 2 * FLOOD,
+    );
+    for _ in 0..3 {
+        scene.nobody_else_is_harmed();
+        let now = files();
+        assert!(
+            now < before + MOST_FILES,
+            "{before} files before, {now} now"
+        );
+    }
+    over.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    // And its own lease is well again.
+    assert!(!succeed(&mut scene.ssh("hostname")).is_empty());
+    scene.taken_away();
+}
+
 /// Processes until there can be no more, then memory, then the console.
 #[test]
 fn a_machine_that_takes_all_it_can_get() {
@@ -224,6 +307,17 @@ fn a_machine_that_takes_all_it_can_get() {
     let most_kib: u64 = most.split_whitespace().next().unwrap().parse().unwrap();
     // Its memory, and what QEMU has for itself; its translator keeps up to 1 GiB.
     assert!(most_kib < (1024 + 1024 + 512) << 10, "{most_kib} KiB");
+
+    // Its disk, more of it than it has memory, while that is full: what the kernel keeps of it in memory is given
+    // up, and nobody is ended for want of it.
+    let said = succeed(&mut scene.ssh(
+        "mkdir -p /run/full && mount -t tmpfs -o size=90% none /run/full && \
+         dd if=/dev/zero of=/run/full/x bs=1M count=500 2>/dev/null; \
+         dd if=/dev/zero of=/var/lib/written bs=1M count=2500 conv=fsync 2>/dev/null && echo written; \
+         rm -f /var/lib/written; umount /run/full",
+    ));
+    assert_eq!(said.trim(), "written");
+    scene.holds_its_bounds();
 
     // The console, which the server keeps the end of.
     let shouting = scene.begin("exec dd if=/dev/zero of=/dev/ttyS0 bs=64k 2>/dev/null");
