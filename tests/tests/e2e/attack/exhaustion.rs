@@ -311,7 +311,7 @@ fn a_machine_that_takes_all_it_can_get() {
     // Its disk, more of it than it has memory, while that is full: what the kernel keeps of it in memory is given
     // up, and nobody is ended for want of it.
     let said = succeed(&mut scene.ssh(
-        "perl -e '$all = \"x\" x 500000000; sleep 600' & hold=$!; \
+        "perl -e 'vec($all, 400000000, 8) = 1; sleep 600' & hold=$!; \
          dd if=/dev/zero of=/var/lib/written bs=1M count=2500 conv=fsync 2>/dev/null && echo written; \
          rm -f /var/lib/written; kill $hold",
     ));
