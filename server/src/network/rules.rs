@@ -85,6 +85,9 @@ pub(super) struct Inside<'a> {
 /// - A packet from a wire must have the address that is routed to that wire, and the hardware address of
 ///   guests. This is checked before connection tracking sees it, so that one guest cannot disturb the tracked
 ///   connections of another.
+/// - What a guest says by ICMP of a connection is dropped: the kernel takes it for a part of that connection without
+///   asking whose it is, so one guest could tell the servers of another, or ours, that it is gone. Nobody needs to hear
+///   that from a guest: its ports that are closed say so by TCP itself.
 /// - Of ARP a guest gets the one answer that it needs, where the gateway is. Nothing that it says by ARP is
 ///   learned: what the namespace knows of guests was entered for good.
 /// - A guest sends only so many packets, and has only so many connections: counted by its address, which it
@@ -116,6 +119,10 @@ table inet {TABLE} {{
         iifname "rd*" ether saddr != {mac} drop
         iifname "rd*" fib saddr . iif oif missing drop
         iifname "rd*" update @packets {{ ip saddr limit rate over {packets}/second burst {packets} packets }} drop
+    }}
+    chain about_others {{
+        type filter hook prerouting priority mangle; policy accept;
+        iifname "rd*" ct state related drop
     }}
     chain input {{
         type filter hook input priority filter; policy drop;

@@ -22,6 +22,8 @@ const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ARP: [u8; 2] = [0x08, 0x06];
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
+const ICMP: u8 = 1;
+const UDP: u8 = 17;
 
 /// The far end of a wire, in the hands of somebody who writes whatever they like.
 pub(super) struct Card {
@@ -73,13 +75,13 @@ fn ethernet(from: [u8; 6], to: [u8; 6], kind: [u8; 2], rest: &[u8]) -> Vec<u8> {
 /// A datagram from port 4000.
 pub(super) fn datagram(mac: [u8; 6], from: Ipv4Addr, to: (Ipv4Addr, u16), said: &[u8]) -> Vec<u8> {
     let udp = udp(4000, to.1, said);
-    ethernet(mac, GATEWAY_MAC, IPV4, &ipv4(from, to.0, &udp))
+    ethernet(mac, GATEWAY_MAC, IPV4, &ipv4(UDP, from, to.0, &udp))
 }
 
 /// What a DHCP server says to everybody, in short.
 pub(super) fn dhcp_offer(from: Ipv4Addr) -> Vec<u8> {
     let udp = udp(67, 68, &[2, 1, 6, 0]);
-    let packet = ipv4(from, Ipv4Addr::BROADCAST, &udp);
+    let packet = ipv4(UDP, from, Ipv4Addr::BROADCAST, &udp);
     ethernet(GUEST_MAC, BROADCAST, IPV4, &packet)
 }
 
@@ -91,6 +93,20 @@ pub(super) fn who_has(mac: [u8; 6], from: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8>
 /// Says without being asked that `mac` has `address`.
 pub(super) fn claim(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
     ethernet(mac, BROADCAST, ARP, &arp(2, mac, address, address))
+}
+
+/// Says that what came from `said_by` to `heard_by` could not be delivered: nobody has that port (RFC 792).
+pub(super) fn unreachable(
+    from: Ipv4Addr,
+    said_by: (Ipv4Addr, u16),
+    heard_by: (Ipv4Addr, u16),
+) -> Vec<u8> {
+    let refused = ipv4(UDP, said_by.0, heard_by.0, &udp(said_by.1, heard_by.1, b""));
+    let mut said = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &refused].concat();
+    let sum = checksum(&said).to_be_bytes();
+    said[2..4].copy_from_slice(&sum);
+    let packet = ipv4(ICMP, from, said_by.0, &said);
+    ethernet(GUEST_MAC, GATEWAY_MAC, IPV4, &packet)
 }
 
 fn arp(operation: u8, mac: [u8; 6], from: Ipv4Addr, about: Ipv4Addr) -> Vec<u8> {
@@ -159,10 +175,12 @@ fn udp(from: u16, to: u16, said: &[u8]) -> Vec<u8> {
     [words.as_flattened(), said].concat()
 }
 
-fn ipv4(from: Ipv4Addr, to: Ipv4Addr, said: &[u8]) -> Vec<u8> {
+fn ipv4(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, said: &[u8]) -> Vec<u8> {
     let length = u16::try_from(said.len() + 20).unwrap().to_be_bytes();
     let mut head = [
-        &[0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, 17, 0, 0][..],
+        &[
+            0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, protocol, 0, 0,
+        ][..],
         &from.octets(),
         &to.octets(),
     ]

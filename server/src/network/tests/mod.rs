@@ -8,4 +8,5 @@ mod lab;
 mod lifecycle;
 mod limits;
 mod policy;
+mod related;
 mod spoofing;
