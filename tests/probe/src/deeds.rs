@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use attack_probe::{Attempt, Deed, FRAMES, Heard, PACE, wire};
+use attack_probe::{Attempt, Deed, FIRST_PORT, FRAMES, Heard, PACE, wire};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, socket,
@@ -23,6 +23,7 @@ pub(crate) fn carry_out(attempt: &Attempt) -> Heard {
         Deed::Udp { to, say } => ask(*to, say, patience),
         Deed::Ping { to, say } => ping(*to, say, patience),
         Deed::Frame { device, bytes } => send_frame(device, bytes),
+        Deed::Flood { to, ports, say } => flood(*to, *ports, say),
         Deed::Tls { to, identity, say } => connect(*to, patience, |stream| {
             stream.set_read_timeout(Some(patience))?;
             tls::converse(stream, identity.as_ref(), say)
@@ -140,6 +141,14 @@ fn send_frame(device: &str, bytes: &[u8]) -> io::Result<Heard> {
     for _ in 0..FRAMES {
         nix::unistd::write(&wire, bytes)?;
         std::thread::sleep(PACE);
+    }
+    Ok(Heard::Silence)
+}
+
+fn flood(to: SocketAddrV4, ports: u16, say: &str) -> io::Result<Heard> {
+    for port in (FIRST_PORT..).take(usize::from(ports)) {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        socket.send_to(say.as_bytes(), to)?;
     }
     Ok(Heard::Silence)
 }

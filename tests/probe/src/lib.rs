@@ -53,6 +53,15 @@ pub enum Deed {
         /// The whole frame.
         bytes: Vec<u8>,
     },
+    /// Send one datagram from each of so many ports, the first of which is [`FIRST_PORT`]. Nothing is waited for.
+    Flood {
+        /// Where to.
+        to: SocketAddrV4,
+        /// From how many ports.
+        ports: u16,
+        /// What is said.
+        say: String,
+    },
     /// Connect with TLS, say something, and listen. Whoever answers is believed to be who they are.
     Tls {
         /// Where to.
@@ -66,6 +75,9 @@ pub enum Deed {
 
 /// From one datagram, echo request or frame to the next.
 pub const PACE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The first port of a flood.
+pub const FIRST_PORT: u16 = 20_000;
 
 /// How often a frame is sent.
 pub const FRAMES: u32 = 3;

@@ -8,11 +8,13 @@ use e2e::eventually;
 use remote_docker_api::Egress;
 use remote_dockerd::network::{GATEWAY, GATEWAY_MAC, GUEST_MAC};
 
-use super::forge::{Ends, is_about_our_ping, is_arp_reply_to};
+use super::forge::{Ends, FROM_PORT, is_about_our_ping, is_arp_reply_to};
 use super::place::PORT;
 use super::stage::{Eyes, PATIENCE, PRIVATE, PUBLIC, Party, Stage};
 use super::witness::Way;
 
+/// The one card of a machine.
+const CARD: &str = "eth0";
 /// Of a card that no machine has.
 const FALSE_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 9];
 /// As an honest machine says it.
@@ -41,6 +43,8 @@ struct Claim {
 fn what_a_machine_claims_to_be_is_believed_by_nobody() {
     let stage = Stage::new();
     let attacker = stage.attacker(Egress::Internet);
+    stage.bring_probe(&stage.victim);
+    victim_speaks(&stage);
     let (one, other) = (&attacker.tap, &stage.victim.tap);
     let known = || {
         let neighbours = |tap| format!("ip neighbour show dev {tap}; ip route show dev {tap}");
@@ -67,6 +71,29 @@ fn what_a_machine_claims_to_be_is_believed_by_nobody() {
     stage.nobody_is_harmed();
 }
 
+/// The victim asks something on the Internet, and is answered. That is remembered for longer than the test takes.
+fn victim_speaks(stage: &Stage) {
+    for place in [&stage.inside, &stage.host] {
+        place.sh(
+            "cd /proc/sys/net/netfilter
+             for time in nf_conntrack_udp_timeout nf_conntrack_udp_timeout_stream; do echo 600 >$time; done",
+        );
+    }
+    let victim = &stage.victim;
+    let attempt = Attempt {
+        name: "the victim's question".to_owned(),
+        deed: Deed::Frame {
+            device: CARD.to_owned(),
+            bytes: OWN.datagram(victim.address, (PUBLIC, PORT), "a question"),
+        },
+        patience_ms: 0,
+    };
+    let eyes = stage.watch(victim);
+    stage.attack(victim, &eyes, &[attempt]);
+    assert_eq!(eyes.saw("a question"), Some("on the host"));
+    assert!(stage.heard("a question").is_some());
+}
+
 /// Sends each of them and tells which succeeded. Those of which that is expected are waited for.
 fn try_all(
     stage: &Stage,
@@ -74,14 +101,13 @@ fn try_all(
     run: &str,
     mut is_expected: impl FnMut(&'static str) -> bool,
 ) -> Vec<&'static str> {
-    let card = "eth0";
     let word = |number: usize| format!("<{run} {number}>");
     let eyes = stage.watch(attacker);
     let claims = claims(stage, attacker, word);
     let attempt = |claim: &Claim| Attempt {
         name: claim.name.to_owned(),
         deed: Deed::Frame {
-            device: card.to_owned(),
+            device: CARD.to_owned(),
             bytes: claim.frame.clone(),
         },
         patience_ms: 0,
@@ -156,6 +182,10 @@ fn claims(stage: &Stage, attacker: &Party, word: impl Fn(usize) -> String) -> Ve
     });
     add("a datagram that chooses its route", got_on, &|word| {
         OWN.routed_datagram(own, GATEWAY, (PRIVATE[0], PORT), word)
+    });
+
+    add("a word on the victim's connection", got_on, &|word| {
+        OWN.unreachable(own, public, (victim, FROM_PORT), word)
     });
 
     // What is said to all.

@@ -15,6 +15,9 @@ pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 
+/// Port that [`Ends::datagram`] comes from.
+pub(super) const FROM_PORT: u16 = 4000;
+
 /// Who a frame says that it is from, and whose it is to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
@@ -29,7 +32,23 @@ impl Ends {
 
     /// A datagram.
     pub(super) fn datagram(self, from: Ipv4Addr, to: (Ipv4Addr, u16), said: &str) -> Vec<u8> {
-        self.ipv4(from, to.0, &[], &udp(4000, to.1, said.as_bytes()))
+        self.ipv4(UDP, from, to.0, &[], &udp(FROM_PORT, to.1, said.as_bytes()))
+    }
+
+    /// Says that what `said_by` sent to `heard_by` could not be delivered, as nobody has that port (RFC 792).
+    pub(super) fn unreachable(
+        self,
+        from: Ipv4Addr,
+        said_by: (Ipv4Addr, u16),
+        heard_by: (Ipv4Addr, u16),
+        said: &str,
+    ) -> Vec<u8> {
+        let datagram = udp(said_by.1, heard_by.1, said.as_bytes());
+        let frame = self.ipv4(UDP, said_by.0, heard_by.0, &[], &datagram);
+        let mut refusal = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &frame[14..]].concat();
+        let sum = checksum(&refusal).to_be_bytes();
+        refusal[2..4].copy_from_slice(&sum);
+        self.ipv4(ICMP, from, said_by.0, &[], &refusal)
     }
 
     /// A datagram that wants to go on to another address from where it is sent to (RFC 791's loose source
@@ -42,15 +61,28 @@ impl Ends {
         said: &str,
     ) -> Vec<u8> {
         let options = [&[131, 7, 4][..], &to.0.octets(), &[0]].concat();
-        self.ipv4(from, by, &options, &udp(4000, to.1, said.as_bytes()))
+        self.ipv4(
+            UDP,
+            from,
+            by,
+            &options,
+            &udp(FROM_PORT, to.1, said.as_bytes()),
+        )
     }
 
-    fn ipv4(self, from: Ipv4Addr, to: Ipv4Addr, options: &[u8], said: &[u8]) -> Vec<u8> {
+    fn ipv4(
+        self,
+        protocol: u8,
+        from: Ipv4Addr,
+        to: Ipv4Addr,
+        options: &[u8],
+        said: &[u8],
+    ) -> Vec<u8> {
         let words = 5 + u8::try_from(options.len() / 4).unwrap();
         let length = u16::try_from(20 + options.len() + said.len()).unwrap();
         let [high, low] = length.to_be_bytes();
         let mut head = [
-            &[0x40 | words, 0, high, low, 0, 1, 0, 0, 64, UDP, 0, 0][..],
+            &[0x40 | words, 0, high, low, 0, 1, 0, 0, 64, protocol, 0, 0][..],
             &from.octets(),
             &to.octets(),
             options,
@@ -79,7 +111,7 @@ impl Ends {
             to: BROADCAST,
             ..self
         };
-        to_all.ipv4(from, Ipv4Addr::BROADCAST, &[], &udp(67, 68, &offer))
+        to_all.ipv4(UDP, from, Ipv4Addr::BROADCAST, &[], &udp(67, 68, &offer))
     }
 
     /// Asks everybody who has `wanted`, as `from`.
@@ -156,9 +188,16 @@ fn udp(from: u16, to: u16, said: &[u8]) -> Vec<u8> {
 
 /// Whether the words are in the frame.
 pub(super) fn says(frame: &[u8], word: &str) -> bool {
-    frame
-        .windows(word.len())
-        .any(|part| part == word.as_bytes())
+    let word = word.as_bytes();
+    let mut rest = frame;
+    // Most of a frame is passed over by looking for the first byte.
+    while let Some(at) = rest.iter().position(|byte| *byte == word[0]) {
+        if rest[at..].starts_with(word) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
 }
 
 /// One end of a conversation: which protocol, which address, which port. ICMP has none.

@@ -8,7 +8,9 @@
 
 mod claims;
 mod exhaustion;
+mod flood;
 mod forge;
+mod handshake;
 mod place;
 mod reach;
 mod stage;

@@ -1,13 +1,13 @@
 //! Whom a machine reaches: what its lease's policy allows, and nobody else.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::collections::BTreeMap;
 
-use attack_probe::{Attempt, Deed, Heard};
+use attack_probe::{Attempt, Heard};
 use remote_docker_api::Egress;
 
-use super::stage::{Eyes, HOST, PATIENCE, Party, Stage};
-use super::target::{AGENT_PORT, Target, all, relay_port};
+use super::handshake;
+use super::stage::{Eyes, PATIENCE, Party, SILENCE, Stage};
+use super::target::{Target, all};
 
 #[test]
 fn a_machine_reaches_what_its_policy_allows_and_nobody_else() {
@@ -19,46 +19,52 @@ fn a_machine_reaches_what_its_policy_allows_and_nobody_else() {
     }
     let attacker = stage.attacker(Egress::Internet);
     policy_holds(&stage, &attacker, Egress::Internet);
-    let plan = handshakes(&stage, &attacker);
-    let heard = stage.attack(&attacker, &stage.watch(&attacker), &plan);
-    assert!(
-        heard.values().all(|heard| *heard == Heard::Silence),
-        "{heard:#?}"
-    );
     stage.nobody_is_harmed();
 
     stage.filters(false);
     everybody_is_reached(&stage, &attacker);
-    certificates_still_count(&stage, &attacker);
     stage.filters(true);
     stage.nobody_is_harmed();
 }
 
 fn policy_holds(stage: &Stage, attacker: &Party, egress: Egress) {
     let is_reached = |target: &Target| target.is_reached_under(egress);
-    let wrong = wrong(stage, attacker, &format!("{egress:?}"), is_reached);
+    let handshakes = handshake::all(stage, attacker, SILENCE);
+    let (mut wrong, heard) = attack(
+        stage,
+        attacker,
+        &format!("{egress:?}"),
+        is_reached,
+        handshakes,
+    );
+    wrong.extend(handshake::not_silent(&heard));
     assert!(wrong.is_empty(), "under {egress:?}: {wrong:#?}");
 }
 
 /// The same attempts with the filters taken away.
 fn everybody_is_reached(stage: &Stage, attacker: &Party) {
-    let wrong = wrong(stage, attacker, "unguarded", |_| true);
+    let handshakes = handshake::all(stage, attacker, PATIENCE);
+    let (mut wrong, heard) = attack(stage, attacker, "unguarded", |_| true, handshakes);
+    wrong.extend(handshake::not_by_certificate(&heard));
     assert!(wrong.is_empty(), "without filters: {wrong:#?}");
 }
 
-/// Tries to reach everybody, and tells of each of whom it is not as it should be what was the matter.
-fn wrong(
+/// Tries to reach everybody, and others things besides. Tells of each target of which it is not as it should be what
+/// was the matter, and what the probe heard.
+fn attack(
     stage: &Stage,
     attacker: &Party,
     run: &str,
     is_reached: impl Fn(&Target) -> bool,
-) -> Vec<String> {
+    besides: Vec<Attempt>,
+) -> (Vec<String>, BTreeMap<String, Heard>) {
     let targets = all(stage);
     let word = |number: usize| format!("<{run} {number}>");
     let numbered = || targets.iter().enumerate();
-    let plan: Vec<_> = numbered()
-        .map(|(number, target)| target.attempt(&word(number), is_reached(target)))
-        .collect();
+    let mut plan = besides;
+    plan.extend(
+        numbered().map(|(number, target)| target.attempt(&word(number), is_reached(target))),
+    );
     let eyes = stage.watch(attacker);
     let heard = stage.attack(attacker, &eyes, &plan);
     let judge = |(number, target): (usize, &Target)| {
@@ -70,7 +76,8 @@ fn wrong(
         };
         fault.map(|fault| format!("{}: {fault}; the probe heard {answer:?}", target.name))
     };
-    numbered().filter_map(judge).collect()
+    let wrong = numbered().filter_map(judge).collect();
+    (wrong, heard)
 }
 
 fn not_reached(
@@ -99,61 +106,4 @@ fn not_kept_from(
         return Some(format!("was reached {place}"));
     }
     (*answer != Heard::Silence).then(|| "answered".to_owned())
-}
-
-/// What each holder of a certificate says to the victim's daemon.
-const PING: &str = "GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n";
-
-/// Handshakes with the victim's daemon, by the relay and by the machine's own address.
-fn handshakes(stage: &Stage, attacker: &Party) -> Vec<Attempt> {
-    let identity = |party: &Party| {
-        let file = |name| fs::read_to_string(party.machine.certificates().join(name)).unwrap();
-        Some((file("cert.pem"), file("key.pem")))
-    };
-    let (own, stolen) = (identity(attacker), identity(&stage.victim));
-    let ways: [(&str, Ipv4Addr, u16); 2] = [
-        ("by the relay", HOST, relay_port(&stage.victim)),
-        ("directly", stage.victim.address, AGENT_PORT),
-    ];
-    let identities = [
-        ("without a certificate", None),
-        ("with one's own certificate", own),
-        ("with the victim's certificate", stolen),
-    ];
-    let mut plan = Vec::new();
-    for (way, address, port) in ways {
-        for (name, identity) in &identities {
-            plan.push(Attempt {
-                name: format!("{name} {way}"),
-                deed: Deed::Tls {
-                    to: SocketAddrV4::new(address, port),
-                    identity: identity.clone(),
-                    say: PING.to_owned(),
-                },
-                patience_ms: 1500,
-            });
-        }
-    }
-    plan
-}
-
-/// Where no filter stands between, TLS does, unless the key was stolen as well.
-fn certificates_still_count(stage: &Stage, attacker: &Party) {
-    let mut plan = handshakes(stage, attacker);
-    for attempt in &mut plan {
-        attempt.patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap();
-    }
-    let heard = stage.attack(attacker, &stage.watch(attacker), &plan);
-    for (name, heard) in &heard {
-        let is_let_in = matches!(heard, Heard::Answer(said) if said.contains("200 OK"));
-        assert_eq!(
-            is_let_in,
-            name.contains("the victim's"),
-            "{name}: {heard:?}"
-        );
-        assert!(
-            is_let_in || matches!(heard, Heard::Refusal(_)),
-            "{name}: {heard:?}"
-        );
-    }
 }

@@ -18,7 +18,7 @@ use e2e::footprint::own_memory_kib;
 use e2e::machine::ClientKey;
 use e2e::process::{bounded, succeed};
 use e2e::server::API_PORT;
-use e2e::{Machine, TestServer, eventually};
+use e2e::{Builder, Machine, TestServer, eventually};
 use remote_docker_api::{Egress, LeaseState};
 use remote_dockerd::ids::VmId;
 
@@ -51,6 +51,14 @@ const MEMORY_SLACK_KIB: u64 = 24 * 1024;
 /// For what is expected to come, however busy the machine is.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long an answer is waited for that is not to come. A connection is asked for twice in this time.
+pub(super) const SILENCE: Duration = Duration::from_millis(1500);
+
+/// As attempts have it.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
+
 /// A lease, and where its machine is in the network.
 pub(super) struct Party {
     pub(super) machine: Machine,
@@ -74,7 +82,12 @@ pub(super) struct Stage {
 impl Stage {
     /// With one lease, the victim's.
     pub(super) fn new() -> Self {
-        let server = TestServer::builder()
+        Self::of(TestServer::builder())
+    }
+
+    /// The same with a server that is configured further.
+    pub(super) fn of(builder: Builder) -> Self {
+        let server = builder
             .set("http.listen", format!("0.0.0.0:{API_PORT}"))
             .set("http.tls.enabled", false)
             .set("http.allow_plaintext_on_network", true)
@@ -114,9 +127,13 @@ impl Stage {
     /// A lease whose holder means no good, with what they brought along.
     pub(super) fn attacker(&self, egress: Egress) -> Party {
         let attacker = lease(&self.server, &self.inside, egress);
-        let docker = attacker.machine.docker();
-        docker.ok(["import", self.probe().to_str().unwrap(), "probe"]);
+        self.bring_probe(&attacker);
         attacker
+    }
+
+    pub(super) fn bring_probe(&self, party: &Party) {
+        let docker = party.machine.docker();
+        docker.ok(["import", self.probe().to_str().unwrap(), "probe"]);
     }
 
     /// The probe as an image that has nothing else.

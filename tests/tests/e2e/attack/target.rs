@@ -1,7 +1,6 @@
 //! Whom an attacker would like to reach, and whether they were reached.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
 
 use attack_probe::{Attempt, Deed};
 use e2e::server::API_PORT;
@@ -10,16 +9,15 @@ use remote_dockerd::network::GATEWAY;
 
 use super::forge::{End, ICMP, TCP, UDP, ends, says};
 use super::place::PORT;
-use super::stage::{Eyes, HOST, HOST_LAN, METADATA, PATIENCE, PRIVATE, PUBLIC, Party, Stage};
+use super::stage::{
+    Eyes, HOST, HOST_LAN, METADATA, PATIENCE, PRIVATE, PUBLIC, Party, SILENCE, Stage, millis,
+};
 use super::witness::Way;
 
 /// Where machines of a lease answer Docker's clients.
 pub(super) const AGENT_PORT: u16 = 2376;
 /// To all hosts on a wire: by RFC 1112 each of them listens.
 const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
-/// How long an answer is waited for that is not to come. A connection is asked for twice in this time.
-const SILENCE: Duration = Duration::from_millis(1500);
-
 const NEVER: &[Egress] = &[];
 const BY_OPEN: &[Egress] = &[Egress::Open];
 const BY_BOTH: &[Egress] = &[Egress::Internet, Egress::Open];
@@ -59,7 +57,7 @@ impl Target {
         Attempt {
             name: self.name.clone(),
             deed,
-            patience_ms: u64::try_from(patience.as_millis()).unwrap(),
+            patience_ms: millis(patience),
         }
     }
 

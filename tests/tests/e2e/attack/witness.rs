@@ -1,5 +1,6 @@
 //! Records the frames that pass one network card.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
@@ -20,7 +21,7 @@ pub(super) enum Way {
     Out,
 }
 
-/// A frame that was seen.
+/// A frame that was seen, or its beginning.
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
     pub(super) way: Way,
@@ -50,9 +51,15 @@ impl Witness {
 
     /// Whether a frame like this has passed by now.
     pub(super) fn saw(&self, like: impl Fn(&Frame) -> bool) -> bool {
+        !self.all(|frame| like(frame).then_some(())).is_empty()
+    }
+
+    /// What all frames that have passed by now say, each once.
+    pub(super) fn all<T: Ord>(&self, what: impl Fn(&Frame) -> Option<T>) -> BTreeSet<T> {
         let mut seen = self.seen.lock().unwrap();
         loop {
-            let mut bytes = [0; 2048];
+            // All that is looked at is at the beginning; the rest is cut off.
+            let mut bytes = [0; 512];
             let (length, from) = match recvfrom::<LinkAddr>(self.wire.as_raw_fd(), &mut bytes) {
                 Ok(received) => received,
                 Err(Errno::EAGAIN) => break,
@@ -66,7 +73,7 @@ impl Witness {
         }
         let lost = self.lost();
         assert_eq!(lost, 0, "frames on {} passed unseen", self.card);
-        seen.iter().any(like)
+        seen.iter().filter_map(what).collect()
     }
 
     /// How many frames did not fit into the buffer since this was last asked.
