@@ -34,6 +34,7 @@ main() {
     stage 'guest image of another engine' make image-sid
     stage 'python clients' tests/python/install.sh "$CARGO_TARGET_DIR/tools/python"
     stage 'schemathesis' tests/python/install.sh "$CARGO_TARGET_DIR/tools/schemathesis" schemathesis.txt
+    stage 'registry' tests/registry/install.sh "$CARGO_TARGET_DIR/tools/registry"
     inventory >"$work/before"
     stage 'demo' demo
     stage 'cargo-nextest' have_nextest
@@ -120,6 +121,7 @@ run_tests() {
     rm -f "$junit"
     TMPDIR=$work/t E2E_BIN_DIR=$CARGO_TARGET_DIR/debug E2E_IMAGES_DIR=$REMOTE_DOCKER_CACHE/images \
         E2E_PYTHON_DIR=$CARGO_TARGET_DIR/tools/python E2E_SCHEMATHESIS_DIR=$CARGO_TARGET_DIR/tools/schemathesis \
+        E2E_REGISTRY_DIR=$CARGO_TARGET_DIR/tools/registry \
         tests/as-root.sh 'the tests run virtual machines and make network namespaces' \
         "$(command -v cargo-nextest)" nextest run --profile ci \
         --binaries-metadata "$work/binaries.json" --cargo-metadata "$work/metadata.json" \

@@ -16,7 +16,7 @@ use crate::access::{Authenticator, FileError, LeaseTokens, Projects, Tokens};
 use crate::audit::{Audit, AuditFile, Keeper};
 use crate::calendar::{Calendar, CalendarError};
 use crate::clock::{Clock, SteadyClock, SystemClock};
-use crate::config::{self, Config, Uplink as UplinkChoice};
+use crate::config::{self, CaError, Config, Uplink as UplinkChoice};
 use crate::http::{
     ApiState, Catalogue, CatalogueError, EngineOffer, Lines, MOST_STREAMS, Readiness, UnknownOffer,
     expect_clients_back,
@@ -91,6 +91,9 @@ pub enum AppError {
     /// The CI systems whose tokens are taken.
     #[error("`oidc` cannot be used")]
     Oidc(#[from] FetchError),
+    /// The site's authorities.
+    #[error(transparent)]
+    Site(#[from] CaError),
     /// The API's certificate.
     #[error("the API cannot speak TLS")]
     Tls(#[from] TlsError),
@@ -224,6 +227,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         },
         resolvers: nameservers,
         allow: config.network.allow.clone(),
+        reach_on_host: config.site.reach_on_host.clone(),
         limits: config.network.limits,
     })
     .await?;
@@ -526,6 +530,7 @@ fn settings(
         offers,
         guest_network: config.network.guest_network.base(),
         nameservers,
+        site: Arc::new(config.site.for_guests()?),
         ports: config.relay.ports.as_range(),
         server_names,
         longest_lease: Duration::from_secs(config.lease.max_ttl_s.into()),

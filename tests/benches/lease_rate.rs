@@ -138,6 +138,7 @@ impl Server {
             offers: BTreeMap::from([(key(), offer)]),
             guest_network: Ipv4Addr::new(10, 213, 0, 0),
             nameservers: vec![],
+            site: Arc::default(),
             ports: 10_000..=u16::try_from(10_000 + most).unwrap(),
             server_names: vec![SanName::from_host("127.0.0.1")],
             longest_lease: Duration::from_secs(86_400),

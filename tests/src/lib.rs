@@ -30,6 +30,7 @@ pub mod runners;
 mod seed;
 pub mod server;
 pub mod setting;
+pub mod site;
 pub mod soak;
 pub mod tree;
 pub mod wait;

@@ -188,6 +188,23 @@ pub fn schemathesis() -> PathBuf {
     program
 }
 
+/// Debian's registry: in `E2E_REGISTRY_DIR`, which `make test` sets, otherwise where `make test` puts it.
+///
+/// # Panics
+/// When it is missing; says how to get it.
+#[must_use]
+pub fn registry_program() -> PathBuf {
+    let folder = variable("E2E_REGISTRY_DIR").unwrap_or_else(|| target().join("tools/registry"));
+    let program = folder.join("bin/docker-registry");
+    assert!(
+        program.is_file(),
+        "{} is missing; `tests/registry/install.sh {}` makes it, or set E2E_REGISTRY_DIR",
+        program.display(),
+        folder.display()
+    );
+    program
+}
+
 /// How long the API is asked, in seconds: `E2E_FUZZ_S`, for those who want to know it better than a run of all
 /// tests has time for.
 ///

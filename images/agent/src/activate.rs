@@ -18,7 +18,8 @@ const RESEED_PATIENCE: Duration = Duration::from_secs(2);
 const WARM_UP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Does all of `order`, whose frame was read at `read_at`. `quiesced` is the place in the kernel's log
-/// that the template left behind, if there was one.
+/// that the template left behind, if there was one. `settings` gives the daemon what the site says; it is
+/// done beside the rest.
 ///
 /// The answer tells what the kernel and the files say afterwards, not what was asked for.
 ///
@@ -29,6 +30,7 @@ pub(crate) async fn activate(
     read_at: Instant,
     card: Card,
     quiesced: Option<&mut Mark>,
+    settings: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<(Activated, TlsIdentity)> {
     identity::check(order)?;
     let entropy = entropy::decode(&order.entropy_hex)?;
@@ -44,10 +46,11 @@ pub(crate) async fn activate(
         .context("cannot set the clock")?;
     // Beside all that follows, whose end does not wait for it: a machine has two processors or more.
     tokio::spawn(docker::warm_up(WARM_UP_PATIENCE));
-    let (address, names, (rng_reseeded, tls, ssh_host_key)) = tokio::try_join!(
+    let (address, names, (rng_reseeded, tls, ssh_host_key), ()) = tokio::try_join!(
         net::configure(card, order.address, order.gateway, order.gateway_mac),
         names(order),
-        secrets(order, quiesced)
+        secrets(order, quiesced),
+        settings
     )?;
 
     let (hostname, machine_id) = names;
@@ -59,6 +62,7 @@ pub(crate) async fn activate(
         address,
         rng_reseeded,
         open_connections,
+        has_site: true,
         unix_time_ns: clock::unix_time_ns()?,
     };
     Ok((activated, tls))

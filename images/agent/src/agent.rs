@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use guest_protocol::{
-    Activated, Activation, Activity, Call, DOCKER_PORT, Fault, FaultCode, Hello, MAX_NOTICE_BYTES,
-    Reply, Status, VERSION,
+    Activated, Activation, Activity, Call, DOCKER_PORT, Fault, FaultCode, Fixed, Hello,
+    MAX_NOTICE_BYTES, Reply, Site, Status, VERSION,
 };
+
+use tokio::sync::watch;
 
 use crate::channel::Service;
 use crate::console::say;
@@ -19,7 +21,9 @@ use crate::kmsg::Mark;
 use crate::listener::{self, Backends, Clients};
 use crate::net::Card;
 use crate::phase::{self, PhaseCell};
+use crate::site::Settings;
 use crate::ssh::Sshd;
+use crate::supervise::RunningPid;
 use crate::{activate, cgroups, docker, logs, quiesce, tls};
 
 /// How long the daemon may take to answer when somebody asks whether it does.
@@ -37,6 +41,10 @@ pub(crate) struct State {
     pub(crate) docker_restarts: AtomicU32,
     /// Written once while the guest boots, before it is ready.
     pub(crate) card: OnceLock<Card>,
+    /// Written by the daemon's supervisor.
+    pub(crate) dockerd: Arc<RunningPid>,
+    /// Written once by [`Agent`]; whoever starts the daemon waits for it.
+    pub(crate) prepared: watch::Sender<Option<Fixed>>,
 }
 
 /// The answers to the server's calls.
@@ -45,6 +53,8 @@ pub(crate) struct Agent {
     boot_id: String,
     sshd: Sshd,
     clients: Clients,
+    /// What the site wants, once the server has told.
+    settings: Option<Settings>,
     /// Where the kernel's log ended when the guest was made ready to be copied.
     quiesced: Option<Mark>,
     /// Made at the activation, used when the certificate comes.
@@ -60,6 +70,7 @@ impl Agent {
             boot_id,
             sshd,
             clients: Clients::default(),
+            settings: None,
             quiesced: None,
             identity: None,
             say_later: None,
@@ -85,6 +96,10 @@ impl Agent {
                 say!("notice: {message}");
                 Ok(Reply::Noticed)
             }
+            Call::Prepare(site) => {
+                self.prepare(*site)?;
+                Ok(Reply::Prepared)
+            }
             Call::Quiesce => {
                 self.quiesced = Some(quiesce::quiesce().await?);
                 Ok(Reply::Quiesced)
@@ -102,6 +117,16 @@ impl Agent {
         }
     }
 
+    fn prepare(&mut self, site: Site) -> anyhow::Result<()> {
+        if self.settings.is_some() {
+            bail!("the Docker daemon has its configuration");
+        }
+        let fixed = site.fixed.clone();
+        self.settings = Some(Settings::prepare(site)?);
+        self.state.prepared.send_replace(Some(fixed));
+        Ok(())
+    }
+
     async fn activate(
         &mut self,
         order: &Activation,
@@ -112,8 +137,10 @@ impl Agent {
             .card
             .get()
             .context("the network card is not ready")?;
+        let settings = self.settings.as_mut().context("there are no settings")?;
+        let settings = settings.change(&order.site, self.state.dockerd.get());
         let (activated, identity) =
-            activate::activate(order, read_at, card, self.quiesced.as_mut()).await?;
+            activate::activate(order, read_at, card, self.quiesced.as_mut(), settings).await?;
         self.identity = Some(identity);
         let (hostname, address) = (&activated.hostname, activated.address);
         let took_ms = read_at.elapsed().as_millis();

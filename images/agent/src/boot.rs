@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 
 use crate::agent::{Agent, State};
 use crate::console::{self, say};
+use crate::net::Card;
 use crate::port::Port;
 use crate::reaper::{Exit, Reaper};
 use crate::ssh::Sshd;
-use crate::supervise::{self, Daemon};
+use crate::supervise::{self, Daemon, RunningPid};
 use crate::{channel, docker, identity, mounts, net};
 
 /// Where programs of the guest are found.
@@ -118,27 +119,15 @@ async fn serve() -> anyhow::Result<Infallible> {
     net::loopback_up().await?;
     load_modules(&reaper).await?;
     // Nobody else sets it.
-    let _ = state.card.set(net::card_up().await?);
-    for daemon in [CONTAINERD, DOCKERD] {
-        let (events, state) = (events.clone(), Arc::clone(&state));
-        let name = daemon.name;
-        parts.spawn(supervise::keep_running(
-            daemon,
-            reaper.clone(),
-            move |status| {
-                if name == DOCKERD.name {
-                    state.docker_restarts.fetch_add(1, Ordering::Relaxed);
-                }
-                tell(
-                    &events,
-                    Event::DaemonExited {
-                        daemon: name.to_owned(),
-                        status,
-                    },
-                );
-            },
-        ));
-    }
+    let card = net::card_up().await?;
+    let _ = state.card.set(card);
+    parts.spawn(keep_containerd(reaper.clone(), events.clone()));
+    parts.spawn(keep_dockerd(
+        reaper.clone(),
+        events.clone(),
+        Arc::clone(&state),
+        card,
+    ));
     tokio::spawn(async move {
         docker::first_answer().await;
         if state.phase.advance(Phase::Ready) {
@@ -153,6 +142,45 @@ async fn serve() -> anyhow::Result<Infallible> {
         None => bail!("the agent has no parts"),
         Some(Ok(Ok(never))) => match never {},
     }
+}
+
+async fn keep_containerd(
+    reaper: Reaper,
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<Infallible> {
+    let running = RunningPid::default();
+    let exited = |status| tell_exit(&events, CONTAINERD.name, status);
+    supervise::keep_running(CONTAINERD, reaper, &running, exited).await
+}
+
+/// Waits for the server to say what the site wants: the daemon reads most of it only when it starts.
+async fn keep_dockerd(
+    reaper: Reaper,
+    events: mpsc::Sender<Event>,
+    state: Arc<State>,
+    card: Card,
+) -> anyhow::Result<Infallible> {
+    let mut prepared = state.prepared.subscribe();
+    let fixed = prepared.wait_for(Option::is_some).await?.clone();
+    if let Some(mtu) = fixed.and_then(|fixed| fixed.mtu) {
+        net::set_mtu(card, mtu).await?;
+    }
+    let running = Arc::clone(&state.dockerd);
+    let exited = |status| {
+        state.docker_restarts.fetch_add(1, Ordering::Relaxed);
+        tell_exit(&events, DOCKERD.name, status);
+    };
+    supervise::keep_running(DOCKERD, reaper, &running, exited).await
+}
+
+fn tell_exit(events: &mpsc::Sender<Event>, daemon: &str, status: String) {
+    tell(
+        events,
+        Event::DaemonExited {
+            daemon: daemon.to_owned(),
+            status,
+        },
+    );
 }
 
 async fn talk(mut agent: Agent, mut outbox: mpsc::Receiver<Event>) -> anyhow::Result<Infallible> {

@@ -197,6 +197,7 @@ mod tests {
             unix_time_ns: 0,
             entropy_hex: String::new(),
             expect_reseed: true,
+            site: Default::default(),
         }
     }
 

@@ -2,6 +2,8 @@
 //! ([`initramfs`]). From the disk it brings Docker up, keeps it up, and does what the server asks
 //! for over a virtio-serial port, so that it needs no network to be managed ([`boot`]).
 //!
+//! Where the site has a proxy, it is called a third way: in the place of `runc` ([`runtime`]).
+//!
 //! Whatever cannot be mended ends the guest: the reason goes to the console, the power goes off, and
 //! the server makes another one.
 
@@ -32,6 +34,8 @@ mod proxy;
 mod quiesce;
 mod readiness;
 mod reaper;
+mod runtime;
+mod site;
 mod ssh;
 mod supervise;
 mod tls;
@@ -46,6 +50,9 @@ use console::say;
 const INIT: &str = "/init";
 
 fn main() -> ExitCode {
+    if runtime::is_meant(std::env::args_os().next().as_deref()) {
+        return runtime::run();
+    }
     if std::process::id() != 1 {
         // It would mount, reap and power off; nobody wants that on a machine they care for.
         say!("guest-agent is PID 1 of a guest and does nothing elsewhere");

@@ -42,6 +42,23 @@ pub(crate) async fn card_up() -> anyhow::Result<Card> {
     Ok(card)
 }
 
+/// Sets the largest packet that the network card takes, in bytes.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) async fn set_mtu(Card(index): Card, mtu: u16) -> anyhow::Result<()> {
+    with_netlink(async |netlink| {
+        let link = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
+        netlink
+            .link()
+            .set(link)
+            .execute()
+            .await
+            .with_context(|| format!("cannot set the MTU {mtu}"))
+    })
+    .await
+}
+
 /// Gives the network card, which is on, its address, its routes and its neighbour, and tells which address it has then.
 ///
 /// # Errors

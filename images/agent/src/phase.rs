@@ -5,7 +5,7 @@
 //!                               └────────Activate──────────┴──▶ Activated ──Serve──▶ Serving
 //! ```
 //!
-//! Only forward. A call that fails leaves the phase as it was; the server then destroys the guest.
+//! `Booting` goes on to a daemon that is started when `Prepare` has come. Only forward. A call that fails leaves the phase as it was; the server then destroys the guest.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -47,7 +47,11 @@ fn may_follow(now: Phase, next: Phase) -> bool {
 /// The phase that a call leads to; `None` for one that changes nothing.
 pub(crate) fn target(call: &Call) -> Option<Phase> {
     match call {
-        Call::Hello { .. } | Call::Status | Call::Logs { .. } | Call::Notice { .. } => None,
+        Call::Hello { .. }
+        | Call::Prepare(_)
+        | Call::Status
+        | Call::Logs { .. }
+        | Call::Notice { .. } => None,
         Call::Quiesce => Some(Phase::Quiesced),
         Call::Activate(_) => Some(Phase::Activated),
         Call::Serve { .. } => Some(Phase::Serving),
@@ -64,6 +68,10 @@ pub(crate) fn admit(now: Phase, call: &Call) -> Result<(), Fault> {
             code: FaultCode::WrongPhase,
             message: format!("a guest that is {now:?} cannot become {next:?}"),
         }),
+        None if matches!(call, Call::Prepare(_)) && now != Phase::Booting => Err(Fault {
+            code: FaultCode::WrongPhase,
+            message: format!("the Docker daemon of a guest that is {now:?} was started before"),
+        }),
         _ => Ok(()),
     }
 }
@@ -72,7 +80,7 @@ pub(crate) fn admit(now: Phase, call: &Call) -> Result<(), Fault> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use guest_protocol::Activation;
+    use guest_protocol::{Activation, Live};
     use proptest::prelude::*;
 
     use super::*;
@@ -85,7 +93,7 @@ mod tests {
         Phase::Serving,
     ];
 
-    fn calls() -> [Call; 7] {
+    fn calls() -> [Call; 8] {
         let activation = Activation {
             hostname: "vm".into(),
             machine_id: "0".repeat(32),
@@ -96,6 +104,7 @@ mod tests {
             unix_time_ns: 1,
             entropy_hex: String::new(),
             expect_reseed: false,
+            site: Live::default(),
         };
         [
             Call::Hello { version: 1 },
@@ -110,6 +119,7 @@ mod tests {
             Call::Notice {
                 message: String::new(),
             },
+            Call::Prepare(Box::default()),
         ]
     }
 
@@ -117,11 +127,11 @@ mod tests {
     fn each_call_is_admitted_in_the_phases_the_protocol_names_and_in_no_other() {
         // Rows: phases; columns: the calls above.
         let table = [
-            [true, true, false, false, false, true, true],
-            [true, true, true, true, false, true, true],
-            [true, true, false, true, false, true, true],
-            [true, true, false, false, true, true, true],
-            [true, true, false, false, false, true, true],
+            [true, true, false, false, false, true, true, true],
+            [true, true, true, true, false, true, true, false],
+            [true, true, false, true, false, true, true, false],
+            [true, true, false, false, true, true, true, false],
+            [true, true, false, false, false, true, true, false],
         ];
         for (phase, row) in PHASES.into_iter().zip(table) {
             for (call, allowed) in calls().iter().zip(row) {

@@ -1,9 +1,11 @@
 //! Keeps a daemon running, and says when it did not.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use nix::unistd::Pid;
 
 use crate::console::say;
 use crate::daemon_log::{self, DaemonLog};
@@ -15,6 +17,21 @@ pub(crate) struct Daemon {
     pub(crate) arguments: &'static [&'static str],
     /// How unwilling the kernel shall be to end it when memory is short.
     pub(crate) oom_score_adj: i32,
+}
+
+/// The process of a daemon, while there is one.
+#[derive(Debug, Default)]
+pub(crate) struct RunningPid(AtomicI32);
+
+impl RunningPid {
+    pub(crate) fn get(&self) -> Option<Pid> {
+        let pid = self.0.load(Ordering::Relaxed);
+        (pid > 0).then(|| Pid::from_raw(pid))
+    }
+
+    fn set(&self, pid: Option<Pid>) {
+        self.0.store(pid.map_or(0, Pid::as_raw), Ordering::Relaxed);
+    }
 }
 
 /// How long to wait before a daemon is started again.
@@ -40,13 +57,14 @@ impl Backoff {
 }
 
 /// Runs the daemon, again and again. `exited` hears how it ended, in words, each time before it is
-/// started again.
+/// started again. `running` is written here.
 ///
 /// # Errors
 /// No log can be had. A daemon that cannot be started is not an error but an end of the daemon.
 pub(crate) async fn keep_running(
     daemon: Daemon,
     reaper: Reaper,
+    running: &RunningPid,
     exited: impl Fn(String),
 ) -> anyhow::Result<std::convert::Infallible> {
     let name = daemon.name;
@@ -55,7 +73,7 @@ pub(crate) async fn keep_running(
     let mut backoff = Backoff::default();
     loop {
         let started = Instant::now();
-        let ended = match run_once(&daemon, &reaper, &log).await {
+        let ended = match run_once(&daemon, &reaper, running, &log).await {
             Ok(ended) => ended,
             Err(error) => format!("cannot be started: {error}"),
         };
@@ -69,7 +87,12 @@ pub(crate) async fn keep_running(
     }
 }
 
-async fn run_once(daemon: &Daemon, reaper: &Reaper, log: &DaemonLog) -> std::io::Result<String> {
+async fn run_once(
+    daemon: &Daemon,
+    reaper: &Reaper,
+    running: &RunningPid,
+    log: &DaemonLog,
+) -> std::io::Result<String> {
     let child = reaper.spawn(
         Command::new(daemon.name)
             .args(daemon.arguments)
@@ -85,10 +108,10 @@ async fn run_once(daemon: &Daemon, reaper: &Reaper, log: &DaemonLog) -> std::io:
     if let Err(error) = std::fs::write(score, daemon.oom_score_adj.to_string()) {
         say!("{}: OOM score: {error}", daemon.name);
     }
-    Ok(child
-        .exit()
-        .await
-        .map_or_else(|| "lost".to_owned(), |exit| exit.to_string()))
+    running.set(Some(child.pid));
+    let exit = child.exit().await;
+    running.set(None);
+    Ok(exit.map_or_else(|| "lost".to_owned(), |exit| exit.to_string()))
 }
 
 #[cfg(test)]

@@ -108,6 +108,22 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// The range of this length that an address is in.
+    #[must_use]
+    pub fn new(address: Ipv4Addr, prefix: u8) -> Self {
+        let prefix = prefix.min(32);
+        Self {
+            base: (u32::from(address) & Self::mask(prefix)).into(),
+            prefix,
+        }
+    }
+
+    /// How many of the first bits are the same in all of it.
+    #[must_use]
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     fn mask(prefix: u8) -> u32 {
         u32::MAX
             .checked_shl(32 - u32::from(prefix))

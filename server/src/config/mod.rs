@@ -20,6 +20,7 @@ mod pool;
 mod projects;
 mod relay;
 mod shutdown;
+mod site;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use pool::{PoolConfig, ScheduleConfig};
 pub use projects::{DEFAULT_PROJECT, ProjectConfig};
 pub use relay::{PortRange, RelayConfig};
 pub use shutdown::ShutdownConfig;
+pub use site::{CaConfig, CaError, SiteConfig};
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -86,6 +88,8 @@ pub struct Config {
     pub hypervisor: HypervisorConfig,
     /// The VMs' network.
     pub network: NetworkConfig,
+    /// What the site has of its own.
+    pub site: SiteConfig,
     /// What becomes of leases when the server stops.
     pub shutdown: ShutdownConfig,
     /// The audit log.
@@ -111,6 +115,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             hypervisor: HypervisorConfig::default(),
             network: NetworkConfig::default(),
+            site: SiteConfig::default(),
             shutdown: ShutdownConfig::default(),
             audit: AuditConfig::default(),
             log: LogConfig::default(),
@@ -260,6 +265,7 @@ impl Config {
         pool::validate(&self.pool, self.limits.max_vms, &mut faults);
         self.hypervisor.validate(self.limits.max_vms, &mut faults);
         self.network.validate(&mut faults);
+        self.site.validate(&self.network, &mut faults);
         self.shutdown.validate(&mut faults);
         self.audit.validate(&mut faults);
         self.log.validate(&mut faults);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use remote_docker_api::Egress;
 use serde::Deserialize;
 
-use super::egress::{AllowRule, Asked, EgressOffer};
+use super::egress::{AllowRule, Asked, Cidr, EgressOffer};
 use super::error::Faults;
 use super::machine_limits::MachineLimits;
 
@@ -106,6 +106,18 @@ impl GuestNetwork {
     #[must_use]
     pub fn base(self) -> Ipv4Addr {
         self.0
+    }
+
+    /// The same as any range.
+    #[must_use]
+    pub fn as_cidr(self) -> Cidr {
+        Cidr::new(self.0, 16)
+    }
+
+    /// Whether an address is in it.
+    #[must_use]
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        self.as_cidr().overlaps(Cidr::new(address, 32))
     }
 }
 

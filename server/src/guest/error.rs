@@ -57,6 +57,12 @@ pub enum GuestError {
         /// The server's.
         ours: u32,
     },
+    /// The image is older than the settings of the site.
+    #[error(
+        "the image's agent knows nothing of the settings in `site`: build the image again with this server's \
+         sources, or leave `site` out"
+    )]
+    NoSite,
     /// The guest is further than it may be.
     #[error("the guest is already {phase:?}")]
     WrongPhase {

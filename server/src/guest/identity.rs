@@ -22,6 +22,8 @@ pub struct Identity {
     pub address: Ipv4Addr,
     /// Whether the kernel must have reseeded its random numbers, because it is a clone.
     pub must_reseed: bool,
+    /// Whether the site wants something of it.
+    pub has_site: bool,
 }
 
 /// Checks what the guest found against what it must be. `asked_ns` and `answered_ns` are the host's
@@ -53,6 +55,9 @@ pub fn check(
             "it holds {} connections it did not open",
             found.open_connections
         )
+    } else if wanted.has_site && !found.has_site {
+        "its agent knows nothing of the settings in `site`: build the image again with this server's sources"
+            .to_owned()
     } else if ssh_host_key(found).is_none() {
         "it has no SSH host key of its own".to_owned()
     } else {
@@ -94,6 +99,7 @@ mod tests {
             machine_id: "72656d6f746564000000000000000001".into(),
             address: Ipv4Addr::new(10, 213, 0, 1),
             must_reseed: true,
+            has_site: true,
         }
     }
 
@@ -107,6 +113,7 @@ mod tests {
             unix_time_ns: NOW,
             rng_reseeded: true,
             open_connections: 0,
+            has_site: true,
         }
     }
 
@@ -178,6 +185,10 @@ mod tests {
             },
             Activated {
                 open_connections: 1,
+                ..found()
+            },
+            Activated {
+                has_site: false,
                 ..found()
             },
             Activated {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use guest_protocol::{
     Activated, Activation, Call, Event, Fault, FrameError, FromGuest, Hello, LineDecoder, Logs,
-    MAX_LOG_TAIL_BYTES, MAX_NOTICE_BYTES, Phase, Reply, Request, Status, VERSION, encode,
+    MAX_LOG_TAIL_BYTES, MAX_NOTICE_BYTES, OLDEST_VERSION, Phase, Reply, Request, Site, Status,
+    VERSION, encode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -16,6 +17,9 @@ const FLOOD_LIMIT_BYTES: usize = 512 * 1024;
 
 /// How many unread events are kept; a guest that says more loses the oldest.
 const KEPT_EVENTS: usize = 64;
+
+/// The first version of the protocol in which a guest is told what the site wants.
+const FIRST_WITH_SITE: u32 = 4;
 
 /// How long nothing is read between two looks at a guest that is not listened to.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
@@ -57,17 +61,25 @@ impl Link {
         }
     }
 
-    /// Waits until the guest's Docker daemon answers.
+    /// Tells a guest that boots what the site wants of its Docker daemon, and waits until that answers.
     ///
     /// # Errors
     /// When it takes longer than `limit`, or the guest is of another version or too far already.
-    pub async fn wait_ready(&mut self, limit: Duration) -> Result<(), GuestError> {
+    pub async fn wait_ready(&mut self, limit: Duration, site: &Site) -> Result<(), GuestError> {
         let doing = "become ready";
         within(doing, limit, async {
-            match self.say_hello().await?.phase {
+            let hello = self.say_hello().await?;
+            let takes_site = hello.version >= FIRST_WITH_SITE;
+            if !takes_site && *site != Site::default() {
+                return Err(GuestError::NoSite);
+            }
+            match hello.phase {
                 Phase::Booting => {}
                 Phase::Ready => return Ok(()),
                 phase => return Err(GuestError::WrongPhase { phase }),
+            }
+            if takes_site {
+                self.prepare(site).await?;
             }
             loop {
                 match self.next().await? {
@@ -78,6 +90,15 @@ impl Link {
             }
         })
         .await
+    }
+
+    async fn prepare(&mut self, site: &Site) -> Result<(), GuestError> {
+        let doing = "take the site's settings";
+        let call = Call::Prepare(Box::new(site.clone()));
+        match self.request(doing, call).await? {
+            Reply::Prepared => Ok(()),
+            _ => Err(GuestError::WrongReply { doing }),
+        }
     }
 
     /// Prepares the guest to be copied.
@@ -265,7 +286,7 @@ impl Link {
             .request(doing, Call::Hello { version: VERSION })
             .await?
         {
-            Reply::Hello(hello) if hello.version == VERSION => Ok(hello),
+            Reply::Hello(hello) if (OLDEST_VERSION..=VERSION).contains(&hello.version) => Ok(hello),
             Reply::Hello(hello) => Err(GuestError::Version {
                 theirs: hello.version,
                 ours: VERSION,

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use guest_protocol::{Fixed, Site};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -54,12 +55,22 @@ pub struct TemplateKey {
     /// command line. A newer server may describe its machines otherwise, and state that was written
     /// by one machine loads into an equal one only.
     pub machine: String,
+    /// Digest of what the site wants of the Docker daemon and can be told only as it starts; empty when
+    /// that is nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub site: String,
 }
 
 impl TemplateKey {
     /// The key of what this program would build on `host`.
     #[must_use]
-    pub fn new(image_digest: String, vcpus: u32, memory_mib: u32, host: HostFacts) -> Self {
+    pub fn new(
+        image_digest: String,
+        vcpus: u32,
+        memory_mib: u32,
+        host: HostFacts,
+        site: &Fixed,
+    ) -> Self {
         Self {
             image_digest,
             machine: machine(host.accelerator, vcpus, memory_mib),
@@ -67,6 +78,7 @@ impl TemplateKey {
             memory_mib,
             host,
             protocol: guest_protocol::VERSION,
+            site: digest_of(site),
         }
     }
 
@@ -74,6 +86,14 @@ impl TemplateKey {
         let text = serde_json::to_vec(self).map_err(TemplateError::Description)?;
         Ok(short_digest(&text))
     }
+}
+
+fn digest_of(site: &Fixed) -> String {
+    if site.is_default() {
+        return String::new();
+    }
+    // Text, numbers and lists: there is nothing in it that could not be written.
+    short_digest(&serde_json::to_vec(site).unwrap_or_default())
 }
 
 /// Digest of the description of a machine whose names and files are always the same.
@@ -106,6 +126,17 @@ fn machine(accelerator: Accelerator, vcpus: u32, memory_mib: u32) -> String {
 
 fn short_digest(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))[..16].to_owned()
+}
+
+/// As what a template is built.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildOrder<'a> {
+    /// The machine that becomes it.
+    pub vm: VmId,
+    /// Its generation id.
+    pub generation_id: u128,
+    /// What the site wants of its Docker daemon.
+    pub site: &'a Site,
 }
 
 /// What stands in `template.json`; written last.
@@ -186,7 +217,7 @@ impl Templates {
         Ok(None)
     }
 
-    /// Boots `image` as `vm` and turns it into a template. The VM is gone when this returns, unless
+    /// Boots `image` and turns it into a template. The VM is gone when this returns, unless
     /// the error says that even destroying it failed; it is then an orphan for the next sweep.
     ///
     /// # Errors
@@ -196,9 +227,13 @@ impl Templates {
         hypervisor: &Arc<dyn Hypervisor>,
         key: &TemplateKey,
         image: ImageFiles,
-        vm: VmId,
-        generation_id: u128,
+        order: BuildOrder<'_>,
     ) -> Result<TemplateFiles, TemplateError> {
+        let BuildOrder {
+            vm,
+            generation_id,
+            site,
+        } = order;
         let parent = self.root.join(key.digest()?);
         let generation = generations(&parent)?
             .into_iter()
@@ -222,7 +257,7 @@ impl Templates {
             hypervisor.start(&spec).await?;
             failpoint::hit("template-started");
             let mut link = Link::new(hypervisor.channel(vm).await?, 0);
-            link.wait_ready(BOOT_LIMIT).await?;
+            link.wait_ready(BOOT_LIMIT, site).await?;
             link.quiesce(QUIESCE_LIMIT).await?;
             drop(link);
             hypervisor.snapshot(vm, &files).await?;

@@ -1,6 +1,6 @@
 //! Opens the VMs' network as a whole, and closes it when nothing is in it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::worker::Worker;
 use super::{
@@ -22,6 +22,8 @@ pub struct NetworkConfig {
     pub resolvers: Vec<Ipv4Addr>,
     /// What guests under [`Egress::Internet`](remote_docker_api::Egress) reach besides public addresses.
     pub allow: Vec<AllowRule>,
+    /// Addresses and TCP ports of the host that guests reach.
+    pub reach_on_host: Vec<SocketAddrV4>,
     /// How much each guest may take.
     pub limits: MachineLimits,
 }
@@ -125,6 +127,7 @@ pub(super) async fn settle(inside: &Worker, config: &NetworkConfig) -> Result<()
         uplink: config.uplink != Uplink::None,
         resolvers: &config.resolvers,
         allow: &config.allow,
+        on_host: &config.reach_on_host,
         limits: config.limits,
     });
     inside

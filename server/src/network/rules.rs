@@ -8,7 +8,7 @@
 //! and the rules tell by a map of verdicts what each group may. So a lease's policy is one change of one
 //! device, a new wire reaches nothing, and rules that are loaded again find every wire as it was.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use remote_docker_api::Egress;
 
@@ -76,6 +76,8 @@ pub(super) struct Inside<'a> {
     pub(super) resolvers: &'a [Ipv4Addr],
     /// What the site allows besides public addresses.
     pub(super) allow: &'a [AllowRule],
+    /// Addresses and TCP ports of the host that guests reach.
+    pub(super) on_host: &'a [SocketAddrV4],
     /// How much each guest may take.
     pub(super) limits: MachineLimits,
 }
@@ -164,6 +166,7 @@ fn chains(inside: Inside<'_>) -> String {
     let never = NEVER.join(", ");
     let resolve = to_resolvers("", inside.resolvers);
     let allowed = allowed("", inside.allow);
+    let on_host = to_host("", inside.on_host);
     let MachineLimits {
         connections,
         new_per_s,
@@ -182,13 +185,13 @@ fn chains(inside: Inside<'_>) -> String {
     }}
     chain internet {{
         iifname "{UPLINK}" accept
-{resolve}{allowed}        ip daddr {{ {not_public} }} drop
+{resolve}{on_host}{allowed}        ip daddr {{ {not_public} }} drop
         meta nfproto ipv4 accept
     }}
     chain open {{
         iifname "{UPLINK}" accept
         meta mark set {OPEN_MARK}
-{resolve}        ip daddr {{ {never} }} drop
+{resolve}{on_host}        ip daddr {{ {never} }} drop
         meta nfproto ipv4 accept
     }}
 "#
@@ -231,11 +234,14 @@ pub(super) struct Host<'a> {
     pub(super) resolvers: &'a [Ipv4Addr],
     /// What the site allows besides public addresses.
     pub(super) allow: &'a [AllowRule],
+    /// Addresses and TCP ports of this host that guests reach.
+    pub(super) on_host: &'a [SocketAddrV4],
 }
 
 /// Rules of the host's own namespace. They say nothing about any other traffic of the host.
 ///
-/// - Guests do not reach the host itself, whatever its addresses are, but for a resolver on it.
+/// - Guests do not reach the host itself, whatever its addresses are, but for a resolver on it and what the
+///   site has there for them.
 /// - Nor do they reach what the host forwards to: a port of the host that its own rules, or those of
 ///   Docker or libvirt on it, send on to a container or a VM looks like a public address to the VMs'
 ///   namespace, and is a private one only here, after the translation.
@@ -252,6 +258,7 @@ pub(super) fn host(host: Host<'_>) -> String {
     } = host;
     let from_guests = format!("iifname \"{device}\" ");
     let resolve = to_resolvers(&from_guests, host.resolvers);
+    let on_host = to_host(&from_guests, host.on_host);
     // By the address that the guest has asked for, not the one that the host has made of it.
     let asked_for = ("ct original ip daddr", "ct original proto-dst");
     let forwarded = to_resolvers_by(asked_for, &from_guests, host.resolvers);
@@ -263,7 +270,7 @@ delete table inet {table}
 table inet {table} {{
     chain input {{
         type filter hook input priority filter; policy accept;
-{resolve}        iifname "{device}" drop
+{resolve}{on_host}        iifname "{device}" drop
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;
@@ -310,6 +317,17 @@ fn to_resolvers_by(
     )
 }
 
+fn to_host(condition: &str, places: &[SocketAddrV4]) -> String {
+    let line = |place: &SocketAddrV4| {
+        format!(
+            "        {condition}ip daddr {} tcp dport {} accept\n",
+            place.ip(),
+            place.port()
+        )
+    };
+    places.iter().map(line).collect()
+}
+
 fn allowed(condition: &str, allow: &[AllowRule]) -> String {
     let line = |rule: &AllowRule| {
         let protocols: Vec<_> = rule.protocols().iter().map(ToString::to_string).collect();
@@ -343,12 +361,17 @@ mod tests {
         toml::from_str::<File>(text).unwrap().allow
     }
 
+    fn on_host() -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 10), 5000)
+    }
+
     #[test]
     fn the_namespace_with_an_uplink() {
         insta::assert_snapshot!(namespace(Inside {
             uplink: true,
             resolvers: &[Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(9, 9, 9, 9)],
             allow: &allow(),
+            on_host: &[on_host()],
             ..Inside::default()
         }));
     }
@@ -375,6 +398,7 @@ mod tests {
             open: Ipv4Addr::new(169, 254, 241, 1),
             resolvers: &[Ipv4Addr::new(10, 0, 0, 2)],
             allow: &allow(),
+            on_host: &[on_host()],
         }));
     }
 

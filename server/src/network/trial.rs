@@ -47,6 +47,7 @@ pub async fn try_out(guests: Ipv4Addr) -> Result<Trial, NetworkError> {
         // Some address, so that the rules about name servers are tried as well.
         resolvers: vec![super::GATEWAY],
         allow: Vec::new(),
+        reach_on_host: Vec::new(),
         limits: MachineLimits::default(),
     };
     Ok(Trial {
@@ -68,6 +69,7 @@ async fn join(host: &Worker, inside: &Namespace) -> Result<(), NetworkError> {
         open: super::GATEWAY,
         resolvers: &[super::GATEWAY],
         allow: &[],
+        on_host: &[],
     });
     host.configure(async move |handle| uplink::make(&handle, &device, object.as_raw_fd()).await)
         .await?;

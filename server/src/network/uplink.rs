@@ -69,6 +69,7 @@ pub(super) async fn join(
         open: pair.open(),
         resolvers: &config.resolvers,
         allow: &config.allow,
+        on_host: &config.reach_on_host,
     });
     host.run(move || nft::load(&rules)).await??;
     let hide = rules::hide(pair.open());

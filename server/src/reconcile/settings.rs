@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
+
+use guest_protocol::Site;
 
 use crate::calendar::Calendar;
 use crate::hypervisor::ImageFiles;
@@ -24,6 +27,8 @@ pub struct Settings {
     pub guest_network: Ipv4Addr,
     /// DNS servers of the guests.
     pub nameservers: Vec<Ipv4Addr>,
+    /// What the site wants of its guests' Docker daemons.
+    pub site: Arc<Site>,
     /// TCP ports of the relay, one for each active lease.
     pub ports: RangeInclusive<u16>,
     /// Names under which clients reach the relay; they stand in the guests' certificates.

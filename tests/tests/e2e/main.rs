@@ -27,6 +27,7 @@ mod python;
 mod run;
 mod rust_client;
 mod schema;
+mod site;
 mod soak;
 mod ssh;
 mod stopping;

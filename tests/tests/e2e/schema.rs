@@ -106,6 +106,7 @@ fn settings(folder: &Path) -> Settings {
         offers: BTreeMap::from([(key(), offer)]),
         guest_network: Ipv4Addr::new(10, 213, 0, 0),
         nameservers: vec![],
+        site: Arc::default(),
         ports: 10_000..=10_000 + MACHINES,
         server_names: vec![SanName::from_host("127.0.0.1")],
         longest_lease: Duration::from_secs(86_400),

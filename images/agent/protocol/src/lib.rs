@@ -12,16 +12,21 @@
 
 mod codec;
 mod message;
+mod site;
 
 pub use codec::{FrameError, LineDecoder, MAX_FRAME_BYTES, encode};
 pub use message::{
     Activated, Activation, Activity, Call, Event, Fault, FaultCode, FromGuest, Hello, Logs, Phase,
     Reply, Request, Status,
 };
+pub use site::{AddressPool, Authority, Fixed, Live, Proxy, Site, Ulimit};
 
-/// Version of the language. Both sides say theirs in `hello`; they work together when it is equal,
-/// because server and image are built from one tree and a server rebuilds what is older.
-pub const VERSION: u32 = 3;
+/// Version of the language. Both sides say theirs in `hello`.
+pub const VERSION: u32 = 4;
+
+/// The oldest version that the server still speaks to: that of images from before there were settings of
+/// the site, which do as long as there are none.
+pub const OLDEST_VERSION: u32 = 3;
 
 /// Name of the virtio-serial port; the guest finds it as `/dev/virtio-ports/<name>` or by the
 /// `name` file below `/sys/class/virtio-ports`.

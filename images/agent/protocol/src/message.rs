@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Live, Site};
+
 /// Server to agent: do something and answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -22,6 +24,9 @@ pub enum Call {
         /// The server's [`crate::VERSION`].
         version: u32,
     },
+    /// Start the Docker daemon, with this. Allowed once, in [`Phase::Booting`]; answered with
+    /// [`Reply::Prepared`] as soon as the daemon's configuration is written.
+    Prepare(Box<Site>),
     /// Prepare to be copied: finish what is under way, drop caches, hold no connection, write
     /// nothing more. Allowed in [`Phase::Ready`]; answered with [`Reply::Quiesced`].
     Quiesce,
@@ -75,6 +80,9 @@ pub struct Activation {
     /// Whether this guest is a clone, so that the kernel must have reseeded its random number
     /// generator because the VM generation id changed.
     pub expect_reseed: bool,
+    /// What the site wants of the guest today.
+    #[serde(default, skip_serializing_if = "Live::is_default")]
+    pub site: Live,
 }
 
 impl std::fmt::Debug for Activation {
@@ -109,6 +117,8 @@ pub enum FromGuest {
 pub enum Reply {
     /// To [`Call::Hello`].
     Hello(Hello),
+    /// To [`Call::Prepare`].
+    Prepared,
     /// To [`Call::Quiesce`].
     Quiesced,
     /// To [`Call::Activate`].
@@ -138,7 +148,7 @@ pub struct Hello {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// The Docker daemon does not answer yet.
+    /// The Docker daemon does not answer yet; it is not started before [`Call::Prepare`].
     Booting,
     /// The Docker daemon answers on its Unix socket.
     Ready,
@@ -171,6 +181,10 @@ pub struct Activated {
     pub rng_reseeded: bool,
     /// Connections to the Docker socket or the TLS port that were open; must be none.
     pub open_connections: u32,
+    /// Whether the guest has what [`Activation::site`] asks for. An agent from before there was such a
+    /// thing does not say so.
+    #[serde(default)]
+    pub has_site: bool,
 }
 
 /// How a guest is.

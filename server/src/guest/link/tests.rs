@@ -47,9 +47,11 @@ fn hello(id: u64, version: u32, phase: Phase) -> Vec<u8> {
 async fn a_booting_guest_is_waited_for() {
     let (mut link, mut guest) = pair();
     let ready = encode(&FromGuest::Event(Event::Phase(Phase::Ready))).unwrap();
-    let (waited, ()) = tokio::join!(link.wait_ready(LIMIT), async {
+    let nothing = Site::default();
+    let (waited, ()) = tokio::join!(link.wait_ready(LIMIT, &nothing), async {
+        answer(&mut guest, |id| hello(id, VERSION, Phase::Booting)).await;
         answer(&mut guest, |id| {
-            [hello(id, VERSION, Phase::Booting), ready].concat()
+            [reply(id, Reply::Prepared), ready].concat()
         })
         .await;
     });
@@ -57,16 +59,42 @@ async fn a_booting_guest_is_waited_for() {
 }
 
 #[tokio::test]
-async fn an_agent_of_another_version_is_refused() {
+async fn an_agent_that_knows_no_site_does_as_long_as_there_is_none() {
+    let (mut link, mut guest) = pair();
+    let ready = encode(&FromGuest::Event(Event::Phase(Phase::Ready))).unwrap();
+    let nothing = Site::default();
+    let (waited, ()) = tokio::join!(link.wait_ready(LIMIT, &nothing), async {
+        answer(&mut guest, |id| {
+            [hello(id, OLDEST_VERSION, Phase::Booting), ready].concat()
+        })
+        .await;
+    });
+    waited.unwrap();
+
+    let mut site = Site::default();
+    site.live.registry_mirrors = vec!["https://mirror.example.org".into()];
     let (mut link, mut guest) = pair();
     let (waited, ()) = tokio::join!(
-        link.wait_ready(LIMIT),
-        answer(&mut guest, |id| hello(id, VERSION + 1, Phase::Ready))
+        link.wait_ready(LIMIT, &site),
+        answer(&mut guest, |id| hello(id, OLDEST_VERSION, Phase::Booting))
     );
-    assert!(
-        matches!(waited, Err(GuestError::Version { .. })),
-        "{waited:?}"
-    );
+    assert!(matches!(waited, Err(GuestError::NoSite)), "{waited:?}");
+}
+
+#[tokio::test]
+async fn an_agent_of_another_version_is_refused() {
+    let (mut link, mut guest) = pair();
+    let nothing = Site::default();
+    for other in [OLDEST_VERSION - 1, VERSION + 1] {
+        let (waited, ()) = tokio::join!(
+            link.wait_ready(LIMIT, &nothing),
+            answer(&mut guest, |id| hello(id, other, Phase::Ready))
+        );
+        assert!(
+            matches!(waited, Err(GuestError::Version { .. })),
+            "{waited:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -273,6 +273,7 @@ impl SimAgent {
             unix_time_ns: u64::try_from(now).unwrap_or_default(),
             rng_reseeded: activation.expect_reseed,
             open_connections: 0,
+            has_site: true,
         })
     }
 }

@@ -72,7 +72,9 @@ async fn guests_without_manners() {
     let (sim, [vm, _]) = two().await;
     let limit = Duration::from_secs(30);
     let mut link = Link::new(sim.channel(vm).await.unwrap(), 1);
-    link.wait_ready(limit).await.unwrap();
+    link.wait_ready(limit, &guest_protocol::Site::default())
+        .await
+        .unwrap();
     sim.behave(vm, Manners::Floods);
     for _ in 0..5000 {
         let said = link.next().await.unwrap();
@@ -80,13 +82,17 @@ async fn guests_without_manners() {
     }
     let mut link = Link::new(sim.channel(vm).await.unwrap(), 2);
     sim.behave(vm, Manners::Silent);
-    link.wait_ready(limit).await.unwrap_err();
+    link.wait_ready(limit, &guest_protocol::Site::default())
+        .await
+        .unwrap_err();
     sim.behave(vm, Manners::Rubbish);
     let mut link = Link::new(sim.channel(vm).await.unwrap(), 3);
     link.next().await.unwrap_err();
     sim.behave(vm, Manners::Good);
     let mut link = Link::new(sim.channel(vm).await.unwrap(), 4);
-    link.wait_ready(limit).await.unwrap();
+    link.wait_ready(limit, &guest_protocol::Site::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

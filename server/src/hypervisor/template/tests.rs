@@ -17,6 +17,7 @@ fn key() -> TemplateKey {
         },
         protocol: 1,
         machine: "m".into(),
+        site: String::new(),
     }
 }
 
@@ -49,8 +50,13 @@ impl Bench {
     }
 
     async fn build(&self, key: &TemplateKey, vm: u64) -> Result<TemplateFiles, TemplateError> {
+        let order = BuildOrder {
+            vm: VmId::from_bits(vm),
+            generation_id: 1,
+            site: &Site::default(),
+        };
         self.templates
-            .build(&self.hypervisor, key, image(), VmId::from_bits(vm), 1)
+            .build(&self.hypervisor, key, image(), order)
             .await
     }
 }
@@ -83,6 +89,10 @@ async fn a_template_is_found_again_by_its_whole_key() {
         },
         TemplateKey {
             machine: "other".into(),
+            ..key()
+        },
+        TemplateKey {
+            site: "other".into(),
             ..key()
         },
         host(|h| h.accelerator = Accelerator::Kvm),
@@ -187,16 +197,26 @@ async fn a_template_that_was_set_aside_stays_where_it_is_and_is_not_found() {
 #[test]
 fn the_key_has_the_layout_of_the_machine_and_nothing_of_one_machine() {
     let host = key().host;
-    let new =
-        |vcpus, memory_mib| TemplateKey::new("i".into(), vcpus, memory_mib, host.clone()).machine;
+    let nothing = Fixed::default();
+    fn made(vcpus: u32, memory_mib: u32, host: &HostFacts, site: &Fixed) -> TemplateKey {
+        TemplateKey::new("i".into(), vcpus, memory_mib, host.clone(), site)
+    }
+    let new = |vcpus, memory_mib| made(vcpus, memory_mib, &host, &nothing).machine;
     assert_eq!(new(2, 1024), new(2, 1024));
     assert_ne!(new(2, 1024), new(4, 1024));
     let kvm = HostFacts {
         accelerator: Accelerator::Kvm,
         ..host.clone()
     };
-    assert_ne!(
-        TemplateKey::new("i".into(), 2, 1024, kvm).machine,
-        new(2, 1024)
-    );
+    assert_ne!(made(2, 1024, &kvm, &nothing).machine, new(2, 1024));
+    // A site without such settings has the templates that it had.
+    assert_eq!(made(2, 1024, &host, &nothing).site, "");
+    let site = |mtu| Fixed {
+        mtu: Some(mtu),
+        ..Fixed::default()
+    };
+    let with = |mtu| made(2, 1024, &host, &site(mtu));
+    assert_eq!(with(1400), with(1400));
+    assert_ne!(with(1400).site, with(1399).site);
+    assert_ne!(with(1400).site, "");
 }

@@ -269,6 +269,7 @@ pub(super) fn config(uplink: Uplink) -> NetworkConfig {
         uplink,
         resolvers: Vec::new(),
         allow: Vec::new(),
+        reach_on_host: Vec::new(),
         limits: MachineLimits::default(),
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn host_rules_with(allow: &[AllowRule]) -> String {
         open: Ipv4Addr::new(169, 254, 241, 15),
         resolvers: &[],
         allow,
+        on_host: &[],
     })
 }
 

@@ -52,7 +52,7 @@ async fn run(context: &Context, vm: &VmRow, started: Started) -> Result<(Keyed, 
     let channel = context.hypervisor.channel(vm.id).await?;
     let mut link = Link::new(channel, u32::from_ne_bytes(random_bytes()?));
     if !started.cloned {
-        link.wait_ready(BOOT_LIMIT).await?;
+        link.wait_ready(BOOT_LIMIT, &settings.site).await?;
         lap_done("boot", &mut lap);
     }
 
@@ -65,6 +65,7 @@ async fn run(context: &Context, vm: &VmRow, started: Started) -> Result<(Keyed, 
         machine_id: vm.id.machine_id(),
         address: vm.slot.address(settings.guest_network),
         must_reseed: started.cloned,
+        has_site: !settings.site.live.is_default(),
     };
     let asked_at = context.clock.now();
     let asked_ns = unix_ns(context.clock.wall());
@@ -78,6 +79,7 @@ async fn run(context: &Context, vm: &VmRow, started: Started) -> Result<(Keyed, 
         unix_time_ns: asked_ns,
         entropy_hex: hex(&random_bytes::<64>()?),
         expect_reseed: started.cloned,
+        site: settings.site.live.clone(),
     };
     let found = link.activate(activation, ACTIVATE_LIMIT).await?;
     // Counted in server time: the guest knows nothing of a host's clock that is set meanwhile.

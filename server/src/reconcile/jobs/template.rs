@@ -2,7 +2,7 @@
 
 use super::{Context, Outcome};
 use crate::clock::random_bytes;
-use crate::hypervisor::template::{TemplateKey, Templates};
+use crate::hypervisor::template::{BuildOrder, TemplateKey, Templates};
 use crate::ids::VmId;
 use crate::lease::PoolKey;
 use crate::reconcile::Offer;
@@ -20,8 +20,13 @@ pub(in super::super) async fn build_template(
         let generation_id = u128::from_ne_bytes(random_bytes()?);
         let template_key = template_key(&context, &offer);
         let image = offer.image;
+        let order = BuildOrder {
+            vm,
+            generation_id,
+            site: &context.settings.site,
+        };
         Ok(templates
-            .build(&context.hypervisor, &template_key, image, vm, generation_id)
+            .build(&context.hypervisor, &template_key, image, order)
             .await?)
     }
     .await;
@@ -36,5 +41,6 @@ pub(in super::super) fn template_key(context: &Context, offer: &Offer) -> Templa
         offer.vcpus,
         offer.memory_mib,
         host,
+        &context.settings.site.fixed,
     )
 }

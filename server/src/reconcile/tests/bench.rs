@@ -140,6 +140,7 @@ impl Bench {
             offers: BTreeMap::from([(key(), offer)]),
             guest_network: Ipv4Addr::new(10, 213, 0, 0),
             nameservers: vec![],
+            site: Arc::default(),
             ports: free_ports(8),
             server_names: vec![SanName::from_host("127.0.0.1")],
             longest_lease: std::time::Duration::from_secs(86_400),

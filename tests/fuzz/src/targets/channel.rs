@@ -145,7 +145,12 @@ async fn ask(link: &mut Link, question: u8) -> (&'static str, Option<GuestError>
             Ok(Occurrence::Closed) => ("c", Some(GuestError::Closed)),
             Err(error) => ("e", Some(error)),
         },
-        _ => ("r", link.wait_ready(LIMIT).await.err()),
+        _ => (
+            "r",
+            link.wait_ready(LIMIT, &guest_protocol::Site::default())
+                .await
+                .err(),
+        ),
     }
 }
 
@@ -169,6 +174,7 @@ fn word(error: &GuestError) -> &'static str {
         GuestError::Refused { .. } => "-refused",
         GuestError::WrongReply { .. } => "-wrong",
         GuestError::Version { .. } => "-version",
+        GuestError::NoSite => "-site",
         GuestError::WrongPhase { .. } => "-phase",
         GuestError::Identity(_) => "-identity",
     }

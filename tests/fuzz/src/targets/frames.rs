@@ -91,7 +91,9 @@ pub(super) fn replies() -> Vec<FromGuest> {
             unix_time_ns: u64::MAX,
             rng_reseeded: true,
             open_connections: 0,
+            has_site: true,
         }))),
+        Ok(Reply::Prepared),
         Ok(Reply::Serving),
         Ok(Reply::Status(Status {
             phase: Phase::Serving,
@@ -152,6 +154,7 @@ pub(super) fn activation() -> Activation {
         gateway: [169, 254, 1, 1].into(),
         gateway_mac: [2, 0, 0, 0, 0, 1],
         nameservers: Vec::new(),
+        site: guest_protocol::Live::default(),
         unix_time_ns: 1,
         entropy_hex: "00".into(),
         expect_reseed: true,

@@ -1,0 +1,90 @@
+//! A mirror of Docker Hub on the host.
+
+use std::net::TcpListener;
+
+use e2e::Machine;
+use e2e::site::{Authority, HOST, PUBLIC, Registry, RegistryPlan, Resolver, World};
+
+use super::{HUB, NAMES, at, build, builder, context, trusted};
+
+const MIRROR: u16 = 5000;
+
+/// Whether a connection from the machine itself, not from a container's network, is answered.
+fn reaches(machine: &Machine, port: u16) -> bool {
+    let connect =
+        format!("nc -w 5 {HOST} {port} </dev/null >/dev/null 2>&1 && echo yes || echo no");
+    let answer = machine
+        .docker()
+        .busybox_on_the_host_network(["sh", "-c", &connect]);
+    answer == "yes"
+}
+
+#[test]
+fn images_come_by_the_mirror_and_without_it_from_where_they_are() {
+    let authority = Authority::new("the site");
+    let server = builder()
+        .set(
+            "site.registry_mirrors",
+            vec![format!("http://{HOST}:{MIRROR}")],
+        )
+        .set("site.reach_on_host", vec![format!("{HOST}:{MIRROR}")])
+        .set("site.ca", vec![trusted(&authority, &[])])
+        .start();
+    let world = World::make();
+    let _resolver = Resolver::start(HOST, &NAMES);
+    let folder = server.root().join("hub");
+    std::fs::create_dir(&folder).unwrap();
+    let tls = authority.certify(&[HUB, &PUBLIC.to_string()], &folder);
+    let plan = RegistryPlan {
+        at: at(PUBLIC, 443),
+        world: Some(&world),
+        tls: Some(tls),
+        mirrors: None,
+    };
+    let hub = Registry::start(&plan, &folder);
+    let plan = RegistryPlan {
+        at: at(HOST, MIRROR),
+        world: None,
+        tls: None,
+        mirrors: Some((format!("https://{PUBLIC}"), authority.file())),
+    };
+    let mirror = Registry::start(&plan, &server.root().join("mirror"));
+
+    let machine = server.lease();
+    let docker = machine.docker();
+    docker.import_busybox();
+    // That port of the host and no other, though somebody listens there.
+    let _other = TcpListener::bind((HOST, MIRROR + 1)).unwrap();
+    assert!(reaches(&machine, MIRROR));
+    assert!(!reaches(&machine, MIRROR + 1));
+
+    let names = ["one", "two", "three"].map(|name| format!("{HUB}/library/{name}"));
+    for name in &names {
+        docker.ok(["tag", "busybox", name]);
+        docker.ok(["push", "--quiet", name]);
+        docker.ok(["rmi", name]);
+    }
+    assert!(hub.log().contains("library/three"), "{}", hub.log());
+
+    docker.ok(["pull", "--quiet", "one"]);
+    assert!(
+        mirror.log().contains("library/one/manifests"),
+        "{}",
+        mirror.log()
+    );
+
+    let folder = context(&server, "by-mirror", "FROM two\nRUN true\n");
+    build(&machine, &folder, &[]);
+    assert!(
+        mirror.log().contains("library/two/manifests"),
+        "{}",
+        mirror.log()
+    );
+
+    drop(mirror);
+    docker.ok(["pull", "--quiet", "three"]);
+    docker.ok(["run", "--rm", "three", "true"]);
+    docker.ok(["rmi", "one", "three"]);
+    let folder = context(&server, "without-mirror", "FROM three\nRUN echo\n");
+    build(&machine, &folder, &[]);
+}
