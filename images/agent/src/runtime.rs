@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use crate::site::files;
 
-/// Where everybody looks for it.
-const RUNC: &str = "/usr/bin/runc";
+/// Where everybody looks for it, in this order. One may be a link to the other.
+const RUNC: [&str; 2] = ["/usr/sbin/runc", "/usr/bin/runc"];
 /// Where it is when this program stands in its place.
 const MOVED: &str = "/usr/libexec/runc";
 /// What containers are told, for those who ask.
@@ -36,12 +36,16 @@ const AGENT: &str = "/usr/sbin/guest-agent";
 pub(crate) fn install(proxy: &Proxy) -> anyhow::Result<()> {
     let text = serde_json::to_vec(proxy).context("cannot write JSON")?;
     files::replace(Path::new(PROXY), &text)?;
+    let program = RUNC.iter().find_map(|path| fs::canonicalize(path).ok());
+    let program = program.context("the image has no runc")?;
     let moved = || {
-        fs::create_dir_all("/usr/libexec")?;
-        fs::rename(RUNC, MOVED)?;
-        std::os::unix::fs::symlink(AGENT, RUNC)
+        if let Some(folder) = Path::new(MOVED).parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::rename(&program, MOVED)?;
+        std::os::unix::fs::symlink(AGENT, &program)
     };
-    moved().with_context(|| format!("cannot take the place of {RUNC}"))
+    moved().with_context(|| format!("cannot take the place of {}", program.display()))
 }
 
 /// Whether the program was called by this name to do this.

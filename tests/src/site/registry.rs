@@ -22,6 +22,8 @@ pub struct RegistryPlan<'a> {
     pub world: Option<&'a World>,
     /// Its certificate and key; without, it speaks plain HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// A file of users and their passwords, by bcrypt; without, everybody may do everything.
+    pub users: Option<PathBuf>,
     /// The registry that it mirrors, and the file of who is trusted to sign its certificate.
     pub mirrors: Option<(String, PathBuf)>,
 }
@@ -40,7 +42,6 @@ impl Registry {
     /// When it does not.
     #[must_use]
     pub fn start(plan: &RegistryPlan<'_>, folder: &Path) -> Self {
-        fs::create_dir_all(folder).expect("a folder");
         let mut config = serde_json::json!({
             "version": "0.1",
             "log": { "level": "info" },
@@ -50,16 +51,30 @@ impl Registry {
         if let Some((certificate, key)) = &plan.tls {
             config["http"]["tls"] = serde_json::json!({ "certificate": certificate, "key": key });
         }
-        let program = registry_program();
-        let mut command = Command::new(program);
-        command.env_clear().env("OTEL_TRACES_EXPORTER", "none");
-        if let Some((url, trusted)) = &plan.mirrors {
+        if let Some(users) = &plan.users {
+            config["auth"] = serde_json::json!({ "htpasswd": { "realm": "test", "path": users } });
+        }
+        if let Some((url, _)) = &plan.mirrors {
             config["proxy"] = serde_json::json!({ "remoteurl": url });
+        }
+        // JSON is YAML as well.
+        Self::start_with(plan, &config.to_string(), folder)
+    }
+
+    /// The same with a configuration that somebody else has written; it has to say what the plan does.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    #[must_use]
+    pub fn start_with(plan: &RegistryPlan<'_>, config: &str, folder: &Path) -> Self {
+        fs::create_dir_all(folder).expect("a folder");
+        let mut command = Command::new(registry_program());
+        command.env_clear();
+        if let Some((_, trusted)) = &plan.mirrors {
             command.env("SSL_CERT_FILE", trusted);
         }
         let file = folder.join("config.yml");
-        // JSON is YAML as well.
-        fs::write(&file, config.to_string()).expect("a file");
+        fs::write(&file, config).expect("a file");
         let log = folder.join("log");
         let output = File::create(&log).expect("a log");
         command

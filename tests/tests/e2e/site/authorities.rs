@@ -32,6 +32,7 @@ fn a_registry_of_the_site_is_trusted_by_docker_buildkit_and_builds() {
         at: at(LAN, 5000),
         world: Some(&world),
         tls: Some(tls),
+        users: None,
         mirrors: None,
     };
     let _registry = Registry::start(&plan, &folder);

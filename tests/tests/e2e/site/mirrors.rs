@@ -1,6 +1,7 @@
 //! A mirror of Docker Hub on the host.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use e2e::Machine;
 use e2e::site::{Authority, HOST, PUBLIC, Registry, RegistryPlan, Resolver, World};
@@ -17,6 +18,27 @@ fn reaches(machine: &Machine, port: u16) -> bool {
         .docker()
         .busybox_on_the_host_network(["sh", "-c", &connect]);
     answer == "yes"
+}
+
+/// The mirror's configuration as the documents have it, with the test's own places.
+fn documented(folder: &Path) -> String {
+    let document = include_str!("../../../../docs/site.md");
+    let begin = document.find("# /etc/docker/registry/mirror.yml").unwrap();
+    let length = document[begin..].find("```").unwrap();
+    let mut config = document[begin..begin + length].to_owned();
+    for (said, here) in [
+        ("192.168.1.10:5000", format!("{HOST}:{MIRROR}")),
+        (
+            "/var/lib/docker-registry",
+            folder.join("data").display().to_string(),
+        ),
+        ("https://registry-1.docker.io", format!("https://{PUBLIC}")),
+        ("level: warn", "level: info".to_owned()),
+    ] {
+        assert_eq!(config.matches(said).count(), 1, "{said}");
+        config = config.replace(said, &here);
+    }
+    config
 }
 
 #[test]
@@ -39,6 +61,7 @@ fn images_come_by_the_mirror_and_without_it_from_where_they_are() {
         at: at(PUBLIC, 443),
         world: Some(&world),
         tls: Some(tls),
+        users: None,
         mirrors: None,
     };
     let hub = Registry::start(&plan, &folder);
@@ -46,9 +69,11 @@ fn images_come_by_the_mirror_and_without_it_from_where_they_are() {
         at: at(HOST, MIRROR),
         world: None,
         tls: None,
+        users: None,
         mirrors: Some((format!("https://{PUBLIC}"), authority.file())),
     };
-    let mirror = Registry::start(&plan, &server.root().join("mirror"));
+    let folder = server.root().join("mirror");
+    let mirror = Registry::start_with(&plan, &documented(&folder), &folder);
 
     let machine = server.lease();
     let docker = machine.docker();

@@ -1,7 +1,9 @@
 //! Settings of the site, on real machines: mirrors, authorities, proxies, and what containers get.
 
 mod authorities;
+mod credentials;
 mod mirrors;
+mod template;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
