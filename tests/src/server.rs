@@ -117,11 +117,14 @@ impl Builder {
     /// When it does not become ready.
     #[must_use]
     pub fn start_until(self, ready: impl FnOnce(&mut TestServer)) -> TestServer {
+        let has_site = self.config.get("site").is_some();
         let (mut server, failpoint) = self.prepare();
         let turn = server.seed.as_ref().map(|seed| seed.plant(&server.state()));
         server.spawn(failpoint.as_deref());
         ready(&mut server);
-        if let (Some(seed), Some(turn)) = (&server.seed, turn) {
+        // A template with a site's settings in it would do for others, after each of their clones had
+        // unlearned them.
+        if let (Some(seed), Some(turn), false) = (&server.seed, turn, has_site) {
             seed.harvest(&server.state(), turn);
         }
         server
