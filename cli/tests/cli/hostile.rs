@@ -102,7 +102,7 @@ fn answers_that_are_none_are_refused() {
         raw("HTTP/1.1 201 Created\r\ncontent-length: 100\r\n\r\n{\"id\""),
         raw("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n\x1b{"),
         raw(&huge),
-        start_with(|_| Reply::Json(200, json!([]))),
+        start_with(|_| Reply::Json(200, json!("a lease"))),
         start_with(|_| Reply::Html(200)),
         start_with(|_| Reply::Html(302)),
         start_with(|_| Reply::Html(403)),

@@ -128,6 +128,12 @@ impl SimHypervisor {
         self.let_go.send_replace(());
     }
 
+    /// How many calls hang now.
+    #[must_use]
+    pub fn hanging(&self) -> usize {
+        self.let_go.receiver_count()
+    }
+
     /// Whether a fault of `verb` is still in line.
     #[must_use]
     pub fn has_fault(&self, verb: Verb) -> bool {

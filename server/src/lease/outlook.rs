@@ -40,6 +40,17 @@ pub fn outlook(
     let mut positions = 1..;
     let mut told = BTreeMap::new();
     let mut held = Vec::new();
+    let is_handed_one = |lease: &&LeaseRow| {
+        lease.phase == LeasePhase::Waiting && snapshot.busy_leases.contains(&lease.id)
+    };
+    for lease in snapshot.leases.iter().filter(is_handed_one) {
+        let queue = Queue {
+            position: positions.next().unwrap_or(u32::MAX),
+            doing: Doing::Queued,
+            estimated_wait_s: Some(0),
+        };
+        told.insert(lease.id, queue);
+    }
     for lease in waiting(snapshot, &ends(&judge, snapshot)) {
         if !ledger.admits(lease) {
             held.push(lease.id);

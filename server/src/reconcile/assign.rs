@@ -20,7 +20,8 @@ use crate::relay::Reservation;
 const CERTIFICATE_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
 impl Reconciler {
-    /// `None` when it cannot be done now. `ports` are those that are taken, and afterwards the lease's
+    /// `None` when it cannot be done now; the machine's wire has to be told first what the lease may reach.
+    /// `ports` are those that are taken, and afterwards the lease's
     /// too.
     pub(super) async fn assign(
         &self,
@@ -33,12 +34,7 @@ impl Reconciler {
         let reservation = self.reserve_port(ports).await?;
         failpoint::hit("port-reserved");
         let keyed = self.memory.keyed.get(&vm.id)?;
-        // Before anybody is told that the lease is active. A VM that does not become this lease's after all
-        // runs nothing of anybody, and the next lease says anew what it may reach.
-        if let Err(why) = self.admit(vm.id, lease.egress).await {
-            tracing::warn!(lease = %lease.id, vm = %vm.id, error = %why, "{} is not given to {}: it cannot be told what it may reach", vm.id, lease.id);
-            return None;
-        }
+        let admitted = self.memory.admitted(vm.id, lease.egress)?;
         let expires_at = now + Duration::from_secs(lease.ttl_s.into());
         // What others read goes by the clocks that they have.
         let wall = self.context.clock.wall();
@@ -61,7 +57,7 @@ impl Reconciler {
             timings.push(timing_between("queue", lease.created_at, keyed.began_at));
             timings.extend(keyed.steps.iter().cloned());
         }
-        timings.push(timing("assign", began.elapsed()));
+        timings.push(timing("assign", admitted + began.elapsed()));
         let grant = Grant {
             vm: vm.id,
             port: reservation.port(),

@@ -119,7 +119,7 @@ impl Reconciler {
         };
         self.ends_at = tokio::time::Instant::now().checked_add(limit);
         for (id, job) in std::mem::take(&mut self.jobs) {
-            if matches!(job.work, Work::TakesAway | Work::Resumes) {
+            if matches!(job.work, Work::TakesAway | Work::Resumes | Work::Readmits) {
                 self.jobs.insert(id, job);
                 continue;
             }

@@ -2,14 +2,30 @@
 
 use std::collections::BTreeSet;
 
+use remote_docker_api::LeaseId;
 use time::OffsetDateTime;
 
-use super::Reconciler;
+use super::{Reconciler, Work};
 use crate::hypervisor::Observed;
 use crate::ids::VmId;
 use crate::lease::{Heard, Policy, Sight, Snapshot};
 
+/// VMs and leases that a step works on.
+pub(super) type Busy = (BTreeSet<VmId>, BTreeSet<LeaseId>);
+
 impl Reconciler {
+    /// What this process's steps work on, and what is left alone for a while.
+    pub(super) fn busy(&self, now: OffsetDateTime) -> Busy {
+        let mut vms = self.memory.busy_vms.clone();
+        // Those that could not be destroyed are left alone for a while.
+        vms.extend(self.memory.resting(now));
+        let leases = self.jobs.values().filter_map(|job| match job.work {
+            Work::Admits(lease) => Some(lease),
+            _ => None,
+        });
+        (vms, leases.collect())
+    }
+
     /// The rules of this moment, before the server's own end is thought of.
     pub(super) fn policy(&self) -> Policy {
         let mut policy = self.context.settings.policy.clone();
@@ -27,7 +43,7 @@ impl Reconciler {
         &mut self,
         of_all: bool,
         observed: Option<Observed>,
-        busy_vms: BTreeSet<VmId>,
+        (busy_vms, busy_leases): Busy,
         policy: &Policy,
         now: OffsetDateTime,
     ) -> Snapshot {
@@ -62,7 +78,7 @@ impl Reconciler {
             quiet,
             observed,
             busy_vms,
-            busy_leases: BTreeSet::new(),
+            busy_leases,
             connected: memory.started.keys().copied().collect(),
             keyed: memory.keyed.keys().copied().collect(),
             templates: self.upkeep.states(),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use remote_docker_api::StepTiming;
+use remote_docker_api::{Egress, StepTiming};
 use time::OffsetDateTime;
 
 use super::watch::{Monitor, Use};
@@ -32,6 +32,9 @@ pub(super) struct Memory {
     pub(super) stirred: BTreeSet<VmId>,
     pub(super) started: BTreeMap<VmId, Started>,
     pub(super) keyed: BTreeMap<VmId, Keyed>,
+    /// What the wires of VMs that nobody holds yet were told for the lease that is to get them, and how
+    /// long that took.
+    pub(super) admitted: BTreeMap<VmId, (Egress, Duration)>,
     pub(super) monitors: BTreeMap<VmId, Monitor>,
     /// The guests that can be asked: those with a monitor.
     pub(super) guests: Guests,
@@ -134,6 +137,13 @@ impl Memory {
         stuck
     }
 
+    /// How long it took to tell the VM's wire that it may reach this; `None` when it was told nothing or
+    /// something else.
+    pub(super) fn admitted(&self, vm: VmId, egress: Egress) -> Option<Duration> {
+        let (told, took) = self.admitted.get(&vm)?;
+        (*told == egress).then_some(*took)
+    }
+
     /// VMs that could not be destroyed and are left alone now.
     pub(super) fn resting(&self, now: OffsetDateTime) -> impl Iterator<Item = VmId> {
         let rests = move |stuck: &Stuck| now < stuck.rests_until;
@@ -175,6 +185,7 @@ impl Memory {
     pub(super) fn forget(&mut self, vm: VmId) {
         self.started.remove(&vm);
         self.keyed.remove(&vm);
+        self.admitted.remove(&vm);
         self.monitors.remove(&vm);
         self.guests.leave(vm);
         self.activity.remove(&vm);

@@ -54,6 +54,7 @@ use jobs::{Context, Outcome};
 use memory::Memory;
 use mirror::Mirror;
 use observation::Before;
+use publish::Readmission;
 use upkeep::Upkeep;
 use watch::Report;
 
@@ -86,8 +87,7 @@ pub struct Reconciler {
     jobs: HashMap<tokio::task::Id, Job>,
     look: Look,
     disk: DiskWatch,
-    /// Whether machines of active leases were told again what they may reach.
-    readmitted: bool,
+    readmission: Readmission,
     /// What the relay was told.
     published: HashMap<LeaseId, Route>,
     /// Leases whose routes it could not open.
@@ -122,6 +122,10 @@ struct Job {
 enum Work {
     /// Makes a machine for a lease, or goes on with it.
     Makes,
+    /// Tells the wire of a machine what this lease may reach, which then gets the machine.
+    Admits(LeaseId),
+    /// Tells the wire of an active lease's machine once more.
+    Readmits,
     /// Makes a machine without a row into a template.
     BuildsTemplate,
     TakesAway,
@@ -170,7 +174,7 @@ impl Reconciler {
             jobs: HashMap::new(),
             look: Look::Due,
             disk,
-            readmitted: false,
+            readmission: Readmission::default(),
             published: HashMap::new(),
             unopened: BTreeMap::new(),
             reservations: Vec::new(),
@@ -276,9 +280,7 @@ impl Reconciler {
     async fn round(&mut self) -> Result<Round, StoreError> {
         let now = self.context.clock.now();
         // The order matters: this process's sets first, then the rows, then the host.
-        let mut busy_vms = self.memory.busy_vms.clone();
-        // Those that could not be destroyed are left alone for a while.
-        busy_vms.extend(self.memory.resting(now));
+        let busy = self.busy(now);
         let news = self.mirror.catch_up(&self.context.store).await?;
         self.hear_who_gave_up().await;
         let observed = match std::mem::replace(&mut self.look, Look::Rested) {
@@ -294,8 +296,8 @@ impl Reconciler {
         };
         let mut policy = self.policy();
         let concerns_all = observed.is_some() || self.course != Course::Serving;
-        let mut snapshot = self.snapshot(concerns_all, observed, busy_vms, &policy, now);
-        self.readmit().await;
+        let mut snapshot = self.snapshot(concerns_all, observed, busy, &policy, now);
+        self.readmit();
         self.publish(&news);
         self.watch_guests(&news, snapshot.observed.is_some());
         if self.is_over(&snapshot) {
@@ -332,7 +334,7 @@ impl Reconciler {
     async fn hear_who_gave_up(&mut self) {
         let gave_up = |mirror: &Mirror, job: &Job| {
             let phase = mirror.vm(job.vm).map(|vm| vm.phase);
-            job.work == Work::Makes
+            matches!(job.work, Work::Makes | Work::Admits(_))
                 && matches!(
                     phase,
                     Some(VmPhase::Destroying {

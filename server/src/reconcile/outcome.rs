@@ -17,6 +17,7 @@ impl Reconciler {
         if let Some(job) = self.jobs.remove(&id) {
             self.memory.busy_vms.remove(&job.vm);
             self.memory.idle_again.insert(job.vm);
+            self.readmission.ended(job.vm);
         }
         match ended {
             Ok((_, outcome)) => self.take(outcome),
@@ -79,6 +80,24 @@ impl Reconciler {
             } => {
                 self.start_failed(vm, &key, cloned, &error);
             }
+            Outcome::Admitted {
+                vm,
+                egress,
+                result: Ok(took),
+                ..
+            } => {
+                self.memory.admitted.insert(vm, (egress, took));
+            }
+            Outcome::Admitted {
+                vm,
+                key,
+                result: Err(error),
+                ..
+            } => {
+                // That is no fault of the template.
+                self.start_failed(vm, &key, false, &error);
+            }
+            Outcome::Readmitted => {}
             Outcome::TornDown { vm, result } => {
                 self.memory.forget(vm);
                 self.torn_down(vm, result);

@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, join_all};
 use remote_docker_api::{EventKind, LeaseId};
 use time::OffsetDateTime;
 
-use super::jobs::{activate, resume, start, tear_down};
+use super::jobs::{activate, admit, resume, start, tear_down};
 use super::rows::{self, Wrote};
 use super::upkeep::Template;
 use super::{Job, Reconciler, Work, jobs};
@@ -65,7 +65,13 @@ impl Reconciler {
                 }
                 Action::Assign { lease, vm } => {
                     match (seen.leases.get(&lease), seen.vms.get(&vm)) {
-                        (Some(lease), Some(vm)) => self.assign(lease, vm, &mut ports, now).await,
+                        (Some(lease), Some(vm)) if self.is_admitted(lease, vm) => {
+                            self.assign(lease, vm, &mut ports, now).await
+                        }
+                        (Some(lease), Some(vm)) => {
+                            self.admit(lease, vm);
+                            None
+                        }
                         _ => None,
                     }
                 }
@@ -136,6 +142,18 @@ impl Reconciler {
             | Action::CreateVm(_)
             | Action::Destroy { .. } => {}
         }
+    }
+
+    fn is_admitted(&self, lease: &LeaseRow, vm: &VmRow) -> bool {
+        self.memory.admitted(vm.id, lease.egress).is_some()
+    }
+
+    /// Has the machine's wire told what it may reach. Both are busy until then, and are assigned to each
+    /// other afterwards. A machine that does not become this lease's after all runs nothing of anybody,
+    /// and is told anew for the next.
+    fn admit(&mut self, lease: &LeaseRow, vm: &VmRow) {
+        let job = admit(self.context.clone(), vm.clone(), lease.egress);
+        self.spawn(vm.id, Work::Admits(lease.id), job);
     }
 
     fn start(&mut self, row: VmRow) {

@@ -1,19 +1,33 @@
 //! Tells the relay where leases lead.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
-use remote_docker_api::{Egress, LeaseId};
+use remote_docker_api::LeaseId;
 
+use super::jobs::admit;
 use super::mirror::News;
 use super::status::in_words;
-use super::{Reconciler, Trouble};
+use super::{Reconciler, Trouble, Work};
 use crate::ids::VmId;
 use crate::lease::{LeasePhase, VmPhase, route};
 use crate::relay::{Route, Unopened};
 
-/// How long a round waits until a wire knows what its machine may reach. It takes microseconds.
-const ADMIT_LIMIT: Duration = Duration::from_secs(1);
+/// How far it is with telling machines of active leases again what they may reach.
+#[derive(Debug, Default)]
+pub(super) struct Readmission {
+    begun: bool,
+    /// Those that are being told; their ports are opened afterwards.
+    under_way: BTreeMap<VmId, LeaseId>,
+    /// Leases whose machines were told since the last round.
+    over: Vec<LeaseId>,
+}
+
+impl Readmission {
+    /// A step that worked on `vm` has ended.
+    pub(super) fn ended(&mut self, vm: VmId) {
+        self.over.extend(self.under_way.remove(&vm));
+    }
+}
 
 impl Reconciler {
     /// Tells the relay which routes there are no more and which are new. A port that another process took
@@ -50,6 +64,7 @@ impl Reconciler {
         });
         let mut leases: BTreeSet<LeaseId> = assigned.chain(news.leases.iter().copied()).collect();
         leases.extend(self.unopened.keys());
+        leases.extend(self.readmission.over.drain(..));
         let (mut closed, mut opened) = (Vec::new(), Vec::new());
         for lease in leases {
             let wanted = self.route_of(lease);
@@ -74,38 +89,32 @@ impl Reconciler {
             LeasePhase::Active(grant) => self.mirror.vm(grant.vm),
             _ => None,
         };
+        if vm.is_some_and(|vm| self.readmission.under_way.contains_key(&vm.id)) {
+            return None;
+        }
         route(lease, vm, self.context.settings.guest_network)
     }
 
     /// Tells once in this process's life what the machines of active leases may reach, before their ports
     /// are opened. Their wires keep it over a restart; those that an older version made know no policy.
-    pub(super) async fn readmit(&mut self) {
-        if std::mem::replace(&mut self.readmitted, true) {
+    pub(super) fn readmit(&mut self) {
+        if std::mem::replace(&mut self.readmission.begun, true) {
             return;
         }
         let leases = self.mirror.roster.leases();
-        let admitted = leases.filter_map(|lease| {
+        let held = leases.filter_map(|lease| {
             let LeasePhase::Active(grant) = &lease.phase else {
                 return None;
             };
             let vm = self.mirror.vm(grant.vm)?;
             let is_its_own = vm.phase == VmPhase::Assigned { lease: lease.id };
-            is_its_own.then_some((vm.id, lease.egress))
+            is_its_own.then(|| (lease.id, lease.egress, vm.clone()))
         });
-        for (vm, egress) in admitted {
-            if let Err(why) = self.admit(vm, egress).await {
-                tracing::warn!(%vm, error = %why, "{vm} is not told again what it may reach; what it was told before holds");
-            }
-        }
-    }
-
-    /// Tells a machine's wire what it may reach. A round waits for this, so it has a limit; what comes too
-    /// late is followed by whatever the wire is told next, as the network takes one word after the other.
-    pub(super) async fn admit(&self, vm: VmId, egress: Egress) -> Result<(), String> {
-        let told = self.context.hypervisor.admit(vm, egress);
-        match tokio::time::timeout(ADMIT_LIMIT, told).await {
-            Ok(told) => told.map_err(|error| in_words(&error)),
-            Err(_) => Err("its wire does not answer".to_owned()),
+        for (lease, egress, vm) in held.collect::<Vec<_>>() {
+            let id = vm.id;
+            self.readmission.under_way.insert(id, lease);
+            let job = admit(self.context.clone(), vm, egress);
+            self.spawn(id, Work::Readmits, job);
         }
     }
 

@@ -181,6 +181,7 @@ impl Reconciler {
                 self.reservations.push(reservation);
                 // Only the machine's own guest needs the authority now, and it has its certificate.
                 self.memory.keyed.remove(&vm);
+                self.memory.admitted.remove(&vm);
             }
             Wrote::Planned(vm, key) => {
                 failpoint::hit("vm-created");

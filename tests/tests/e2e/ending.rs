@@ -105,7 +105,7 @@ fn assert_lost(server: &TestServer, machine: &Machine, words: &str) {
 #[test]
 fn a_guest_that_ends_itself_ends_its_lease() {
     for (key, words) in [
-        ("o", "reason=shutdown"),
+        ("o", "reboot: Power down"),
         ("b", "sysrq: Resetting"),
         ("c", "Kernel panic"),
     ] {

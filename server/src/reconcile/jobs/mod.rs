@@ -3,6 +3,7 @@
 //! failed leaves its VM to be destroyed, and the planner decides what follows.
 
 mod activate;
+mod admit;
 mod resume;
 mod start;
 mod tear_down;
@@ -11,7 +12,7 @@ mod template;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remote_docker_api::StepTiming;
+use remote_docker_api::{Egress, StepTiming};
 
 use super::Settings;
 use super::memory::{Keyed, Started};
@@ -26,6 +27,9 @@ use crate::pki::PkiError;
 use crate::store::{Store, StoreError};
 
 pub(super) use activate::activate;
+#[cfg(test)]
+pub(super) use admit::ADMIT_LIMIT;
+pub(super) use admit::admit;
 pub(super) use resume::resume;
 pub(super) use start::start;
 pub(super) use tear_down::tear_down;
@@ -60,6 +64,15 @@ pub(super) enum Outcome {
         cloned: bool,
         result: Result<Box<(Keyed, Link)>, Failed>,
     },
+    /// A machine that is ready for a lease; how long it took, if it was told.
+    Admitted {
+        vm: VmId,
+        key: PoolKey,
+        egress: Egress,
+        result: Result<Duration, Failed>,
+    },
+    /// A machine of an active lease, whether or not it could be told.
+    Readmitted,
     TornDown {
         vm: VmId,
         result: Result<(), JobError>,
@@ -102,6 +115,8 @@ pub(super) enum JobError {
     Store(#[from] StoreError),
     #[error("the system has no random numbers to give")]
     Random(#[from] getrandom::Error),
+    #[error("its wire does not answer when it is told what the machine may reach")]
+    WireSilent,
     #[error("something of the VM is still on the host")]
     NotClean,
     #[error("somebody else changed the VM's row")]

@@ -1,11 +1,12 @@
 //! What machines are allowed to reach, and when that is said.
 
-use remote_docker_api::{Egress, LeaseId};
+use remote_docker_api::{Egress, EndReason, LeaseId};
 
 use super::bench::{Ask, Bench, key};
 use crate::calendar::Calendar;
 use crate::config::PoolConfig;
 use crate::hypervisor::sim::{SimFault, Verb};
+use crate::reconcile::jobs::ADMIT_LIMIT;
 
 async fn ask(bench: &mut Bench, egress: Egress) -> LeaseId {
     let ask = Ask {
@@ -59,6 +60,72 @@ async fn a_lease_is_not_active_before_its_machine_was_told_what_it_may_reach() {
     bench.pass(5).await;
     let grant = bench.active(lease).await;
     assert_eq!(bench.sim.egress(grant.vm), Some(Egress::Open));
+}
+
+#[tokio::test]
+async fn a_wire_that_does_not_answer_holds_nobody_else_up() {
+    let mut bench = Bench::started().await;
+    bench.sim.inject(Verb::Admit, SimFault::Hangs);
+    let first = ask(&mut bench, Egress::Open).await;
+    let hangs = |bench: &Bench| bench.sim.hanging() == 1;
+    bench.eventually("its wire is being told", hangs).await;
+    let second = ask(&mut bench, Egress::Open).await;
+    bench.active(second).await;
+    assert!(hangs(&bench));
+    assert!(!bench.is_active(first).await);
+}
+
+#[tokio::test]
+async fn a_wire_that_never_answers_costs_its_machine_and_not_the_lease() {
+    let mut bench = Bench::started().await;
+    bench.sim.inject(Verb::Admit, SimFault::Hangs);
+    let lease = ask(&mut bench, Egress::Open).await;
+    let hangs = |bench: &Bench| bench.sim.hanging() == 1;
+    bench.eventually("its wire is being told", hangs).await;
+    let silent = bench.sim.vms();
+    tokio::time::pause();
+    tokio::time::advance(ADMIT_LIMIT + std::time::Duration::from_secs(1)).await;
+    tokio::time::resume();
+    let told = |bench: &Bench| bench.troubles().contains("its wire does not answer");
+    bench.eventually("what happened is told", told).await;
+    // Its key is held back for a second.
+    bench.pass(2).await;
+    let grant = bench.active(lease).await;
+    assert!(!silent.contains(&grant.vm));
+    let alone = |bench: &Bench| bench.sim.vms() == [grant.vm];
+    bench.eventually("the silent one is gone", alone).await;
+}
+
+#[tokio::test]
+async fn a_lease_can_be_given_back_while_its_machine_is_told() {
+    let mut bench = Bench::started().await;
+    bench.sim.inject(Verb::Admit, SimFault::Hangs);
+    let lease = ask(&mut bench, Egress::Open).await;
+    let hangs = |bench: &Bench| bench.sim.hanging() == 1;
+    bench.eventually("its wire is being told", hangs).await;
+    bench.release(lease).await;
+    bench.sim.let_go();
+    assert_eq!(bench.ended(lease).await, EndReason::Released);
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn a_port_is_not_open_before_its_machine_was_told_again() {
+    let mut bench = Bench::started().await;
+    let lease = ask(&mut bench, Egress::Open).await;
+    let grant = bench.active(lease).await;
+    bench.crash().await;
+    bench.sim.inject(Verb::Admit, SimFault::Hangs);
+    bench.start().await;
+    let hangs = |bench: &Bench| bench.sim.hanging() == 1;
+    bench.eventually("its wire is being told", hangs).await;
+    bench.goes_round().await;
+    let port = (std::net::Ipv4Addr::LOCALHOST, grant.port);
+    let open = |_: &Bench| std::net::TcpStream::connect(port).is_ok();
+    assert!(!open(&bench));
+    // What it was told before holds.
+    bench.sim.let_go();
+    bench.eventually("the port is open again", open).await;
 }
 
 #[tokio::test]

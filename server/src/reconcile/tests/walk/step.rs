@@ -148,12 +148,12 @@ impl Step {
     }
 
     fn fault(dice: &mut Dice) -> Self {
-        // Not `Admit`: a round waits for it, and this world's time stands still meanwhile.
         let verb = dice.choose(&[
             Verb::Start,
             Verb::Start,
             Verb::Activate,
             Verb::Activate,
+            Verb::Admit,
             Verb::Destroy,
             Verb::Destroy,
             Verb::Snapshot,
