@@ -48,17 +48,16 @@ async fn a_machine_in_stock_reaches_nothing() {
 #[tokio::test]
 async fn a_lease_is_not_active_before_its_machine_was_told_what_it_may_reach() {
     let mut bench = Bench::started().await;
-    bench.sim.always(None, Verb::Admit, SimFault::Fails);
+    bench.sim.inject(Verb::Admit, SimFault::Fails);
     let lease = ask(&mut bench, Egress::Open).await;
-    bench
-        .eventually("it was tried", |bench| !bench.sim.vms().is_empty())
-        .await;
-    // As often as it is tried.
-    bench.pass(5).await;
+    let failed = |bench: &Bench| !bench.troubles().is_empty();
+    bench.eventually("it is told that it failed", failed).await;
+    let untold = bench.sim.vms();
     assert!(!bench.is_active(lease).await);
-    bench.sim.lift(None, Verb::Admit);
-    bench.pass(5).await;
+    // Its key is held back for a second.
+    bench.pass(2).await;
     let grant = bench.active(lease).await;
+    assert!(!untold.contains(&grant.vm));
     assert_eq!(bench.sim.egress(grant.vm), Some(Egress::Open));
 }
 
