@@ -65,6 +65,16 @@ struct World {
     starts: Vec<(VmId, &'static str)>,
     /// How guests behave that are started.
     manners: Manners,
+    admits: Admits,
+}
+
+/// How it stands with telling wires what machines may reach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Admits {
+    /// Calls that have not returned yet.
+    pub under_way: usize,
+    /// Calls that went wrong, ever.
+    pub went_wrong: usize,
 }
 
 /// The simulated host. It outlives the servers that use it, as a host does: clones of this handle
@@ -132,6 +142,12 @@ impl SimHypervisor {
     #[must_use]
     pub fn hanging(&self) -> usize {
         self.let_go.receiver_count()
+    }
+
+    /// How it stands with telling wires what machines may reach.
+    #[must_use]
+    pub fn admits(&self) -> Admits {
+        self.world().admits
     }
 
     /// Whether a fault of `verb` is still in line.
@@ -272,7 +288,12 @@ impl SimHypervisor {
     }
 
     fn next_fault(&self, verb: Verb, vm: Option<VmId>) -> Option<SimFault> {
-        self.world().script.next(verb, vm)
+        let mut world = self.world();
+        let fault = world.script.next(verb, vm)?;
+        if verb == Verb::Admit {
+            world.admits.went_wrong += 1;
+        }
+        Some(fault)
     }
 
     async fn until_let_go(&self) {
@@ -315,6 +336,22 @@ impl SimHypervisor {
                 })
             }
         }
+    }
+}
+
+/// A call of `admit`, until it returns or nobody waits for it any more.
+struct UnderWay<'a>(&'a SimHypervisor);
+
+impl<'a> UnderWay<'a> {
+    fn begin(sim: &'a SimHypervisor) -> Self {
+        sim.world().admits.under_way += 1;
+        Self(sim)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.world().admits.under_way -= 1;
     }
 }
 
@@ -444,6 +481,7 @@ impl Hypervisor for SimHypervisor {
             found.ok_or(HypervisorError::NotRunning { vm })?.egress = egress;
             Ok(())
         };
+        let _under_way = UnderWay::begin(self);
         self.perform(Verb::Admit, Some(vm), || (), act).await
     }
 

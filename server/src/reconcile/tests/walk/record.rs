@@ -25,6 +25,8 @@ pub(super) struct Tally {
     pub(super) stops: u32,
     pub(super) rests: u32,
     pub(super) looks: u32,
+    /// Looks at which it could be told whether anybody was passed over.
+    pub(super) fair_looks: u32,
 }
 
 impl Tally {
@@ -39,6 +41,7 @@ impl Tally {
         let per_thousand = |count: u32| count as usize * 1000 / STEPS;
         assert!(per_thousand(self.active) >= 10, "{self:?}");
         assert!(per_thousand(self.crashes) >= 4, "{self:?}");
+        assert!(self.fair_looks > self.looks / 2, "{self:?}");
         for end in [
             EndReason::Released,
             EndReason::Expired,

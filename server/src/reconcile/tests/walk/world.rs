@@ -20,7 +20,7 @@ use super::lives::Lives;
 use super::record::{Tally, Trail};
 use super::step::Step;
 use crate::clock::Clock;
-use crate::hypervisor::sim::SimHypervisor;
+use crate::hypervisor::sim::{Admits, SimHypervisor};
 use crate::hypervisor::template::Templates;
 use crate::ids::VmId;
 use crate::lease::{LeaseRow, PoolKey, Quota, VmPhase, VmRow};
@@ -59,6 +59,8 @@ pub(super) struct World {
     /// What the last look showed.
     pub(super) vms: Vec<VmRow>,
     pub(super) leases: Vec<LeaseRow>,
+    /// How it stood then with telling wires.
+    admits: Admits,
     pub(super) tally: Tally,
     /// When everything was made well last.
     pub(super) healed_at: OffsetDateTime,
@@ -142,6 +144,7 @@ impl World {
             lives: Lives::new(),
             vms: Vec::new(),
             leases: Vec::new(),
+            admits: Admits::default(),
             tally: Tally::default(),
             healed_at: clock.start,
             foul: BTreeSet::new(),
@@ -325,7 +328,13 @@ impl World {
         let policy = &self.settings.policy;
         checks::rows_agree(&vms, &leases, policy.budget);
         checks::quotas_hold(&leases, policy);
-        checks::nobody_was_passed_over(&self.leases, &leases, policy, self.now());
+        // Who waits for a wire that does not answer is passed by those whose wires do.
+        let admits = self.sim.admits();
+        if admits == self.admits && admits.under_way == 0 {
+            self.tally.fair_looks += 1;
+            checks::nobody_was_passed_over(&self.leases, &leases, policy, self.now());
+        }
+        self.admits = admits;
         self.lives.see_vms(&vms);
         for lease in &leases {
             self.see(lease).await;
