@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::hypervisor::sim::{Admits, SimHypervisor};
 use crate::hypervisor::template::Templates;
 use crate::ids::VmId;
-use crate::lease::{LeaseRow, PoolKey, Quota, VmPhase, VmRow};
+use crate::lease::{LeasePhase, LeaseRow, PoolKey, Quota, VmPhase, VmRow};
 use crate::metrics::Metrics;
 use crate::network::DirectDialer;
 use crate::reconcile::tests::bench::{Bench, key};
@@ -328,9 +328,16 @@ impl World {
         let policy = &self.settings.policy;
         checks::rows_agree(&vms, &leases, policy.budget);
         checks::quotas_hold(&leases, policy);
-        // Who waits for a wire that does not answer is passed by those whose wires do.
+        // Who waits for a wire that does not answer is passed by those whose wires do, also while the
+        // machine of the former is given up.
         let admits = self.sim.admits();
-        if admits == self.admits && admits.under_way == 0 {
+        let is_handed = |vm: &VmRow| {
+            let waits =
+                |lease: &LeaseRow| lease.phase == LeasePhase::Waiting && lease.key == vm.key;
+            vm.phase == VmPhase::Ready && self.leases.iter().any(waits)
+        };
+        let handed = self.vms.iter().any(is_handed);
+        if admits == self.admits && admits.under_way == 0 && !handed {
             self.tally.fair_looks += 1;
             checks::nobody_was_passed_over(&self.leases, &leases, policy, self.now());
         }
