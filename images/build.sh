@@ -140,6 +140,8 @@ check_host() {
         *) fail "the agent $agent is not static: in the initramfs there is no C library" \
             'build it with RUSTFLAGS="-C target-feature=+crt-static"' ;;
     esac
+    protocol=$("$agent" --protocol) && [[ $protocol =~ ^[0-9]+$ ]] ||
+        fail "the agent $agent does not say which protocol it speaks" 'build the package guest-agent of this tree'
     local tool tools=(mmdebstrap mke2fs qemu-img cpio zstd)
     if [ "$(id -u)" -ne 0 ]; then tools+=(fakeroot newuidmap); fi
     PATH=$PATH:/usr/sbin:/sbin # mke2fs, for ordinary users
@@ -173,6 +175,7 @@ is_up_to_date() {
     local manifest=$out/manifest.json file size
     [ -r "$manifest" ] || return 1
     grep -q "\"recipe_digest\": \"$digest\"" "$manifest" || return 1
+    (cd "$out" && sha256sum --status --check manifest.sha256) 2>/dev/null || return 1
     for file in docker cli-plugins/docker-buildx cli-plugins/docker-compose; do
         [ -x "$out/client/$file" ] || return 1
     done
@@ -303,6 +306,7 @@ build_image() {
         "${as_root[@]}" "$recipe/assemble.sh" "$layer" "$(readlink -f "$agent")" "$out.new"
     check_pins "$out.new/image/packages"
     write_manifest "$out.new/image" "$out.new/out" >"$out.new/out/manifest.json"
+    (cd "$out.new/out" && sha256sum manifest.json >manifest.sha256)
     awk -F '\t' -f "$recipe/sbom.awk" -v suite="$suite" -v digest="$digest" \
         -v created="$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" -v agent="$(sha256sum <"$agent" | cut -d ' ' -f 1)" \
         "$out.new/image/packages" >"$out.new/out/sbom.spdx.json"
@@ -340,6 +344,7 @@ write_manifest() {
   "suite": "$suite",
   "architecture": "amd64",
   "created": "$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)",
+  "agent_protocol": $protocol,
   "recipe_digest": "$digest",
   "files": {
 JSON

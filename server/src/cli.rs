@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod image;
 mod token;
 
+pub use image::{ImageArgs, ImageCommand};
 pub use token::{CreateArgs, ListArgs, RevokeArgs, TokenArgs, TokenCommand};
 
 use crate::config::{self, Config, ConfigError, LogFormat, Overrides};
@@ -43,6 +45,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Make, list and take back the tokens that open the API
     Token(TokenArgs),
+    /// Take in, check and clear away guest images
+    Image(ImageArgs),
 }
 
 /// Options of `doctor`.

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::signal::{SigHandler, Signal};
 use remote_dockerd::access::command as tokens;
-use remote_dockerd::cli::{Cli, Command, ReportFormat, Settings, TokenCommand};
+use remote_dockerd::cli::{Cli, Command, ImageCommand, ReportFormat, Settings, TokenCommand};
 use remote_dockerd::clock::{Clock, SystemClock};
 use remote_dockerd::config::Config;
-use remote_dockerd::{app, doctor};
+use remote_dockerd::{app, doctor, image};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,13 @@ fn main() -> ExitCode {
             }
         },
         Command::Token(args) => match manage_tokens(&config, args.command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                report(&*error);
+                ExitCode::FAILURE
+            }
+        },
+        Command::Image(args) => match manage_images(&config, args.command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 report(&*error);
@@ -173,6 +180,13 @@ fn manage_tokens(config: &Config, command: TokenCommand) -> Result<(), Box<dyn E
     std::io::stdout().write_all(data.as_bytes())?;
     std::io::stderr().write_all(words.as_bytes())?;
     Ok(())
+}
+
+fn manage_images(config: &Config, command: ImageCommand) -> Result<(), Box<dyn Error>> {
+    let told = image::command::run(config, command, SystemClock.wall())?;
+    std::io::stdout().write_all(told.data.as_bytes())?;
+    std::io::stderr().write_all(told.words.as_bytes())?;
+    told.fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
 
 fn serve(config: Config) -> Result<(), Box<dyn Error>> {

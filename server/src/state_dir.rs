@@ -132,8 +132,14 @@ impl StateDir {
     /// Folder of the templates.
     #[must_use]
     pub fn templates(&self) -> PathBuf {
-        self.path.join("templates")
+        templates_in(&self.path)
     }
+}
+
+/// Folder of the templates in a state folder, for who only reads them.
+#[must_use]
+pub fn templates_in(folder: &Path) -> PathBuf {
+    folder.join("templates")
 }
 
 /// Path of the book of tokens in a state folder, for who does not hold the folder: the book has a lock of

@@ -1,7 +1,6 @@
 //! `remote-dockerd token`: the book of tokens from the command line. It needs no running server, and a
 //! running one needs no word of it.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,6 +13,7 @@ use super::{Scope, Scopes, TokenHash, secret};
 use crate::audit::{AuditFile, Event, Record};
 use crate::config::{Config, DEFAULT_PROJECT};
 use crate::state_dir;
+use crate::table::{self, minute};
 
 /// What a new token is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,27 +277,5 @@ pub fn table(tokens: &[Token], now: OffsetDateTime) -> String {
             token.expires_at.map_or_else(|| "never".to_owned(), minute),
         ]
     }));
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            // Writing to a string cannot fail.
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// To the minute, which is fine enough for people.
-fn minute(moment: OffsetDateTime) -> String {
-    let text = moment.format(&Rfc3339).unwrap_or_default();
-    let minutes = text.get(..16).unwrap_or(&text).replace('T', " ");
-    format!("{minutes}Z")
+    table::columns(&rows)
 }

@@ -164,6 +164,14 @@ pub struct ImageFiles {
     pub initrd: PathBuf,
 }
 
+impl ImageFiles {
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> [&PathBuf; 3] {
+        [&self.disk, &self.kernel, &self.initrd]
+    }
+}
+
 /// Files of a template. Written while it is built, never after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateFiles {
@@ -189,9 +197,13 @@ impl TemplateFiles {
     /// Whether all of them are there.
     #[must_use]
     pub fn are_there(&self) -> bool {
+        self.all().iter().all(|path| path.is_file())
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> [&PathBuf; 3] {
         [&self.memory, &self.device_state, &self.disk]
-            .iter()
-            .all(|path| path.is_file())
     }
 }
 

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A template that turned out to be bad gets a file `unfit` beside these: running clones still need its
-//! name, new ones pass it over.
+//! name, new ones pass it over. That its files are what was written is found out by their digests when a
+//! server starts, and by their times before each clone.
 //!
 //! A folder is called `<generation>.building` until everything in it is complete, and is never
 //! changed after it got its name: clones map its memory and read through to its disk.
@@ -28,6 +29,9 @@ use super::{
 use crate::failpoint;
 use crate::guest::{GuestError, Link};
 use crate::ids::{InstallId, VmId};
+use crate::seen::{NotSeen, Seen};
+
+mod content;
 
 /// How long an image may take from power on to a Docker daemon that answers. Ten times what it
 /// takes where there is no hardware virtualization.
@@ -43,6 +47,8 @@ const UNFIT: &str = "unfit";
 pub struct TemplateKey {
     /// Digest of the image.
     pub image_digest: String,
+    /// Where the image's disk is: the template's own is an overlay that names it.
+    pub image_disk: PathBuf,
     /// Number of virtual processors.
     pub vcpus: u32,
     /// Memory in MiB.
@@ -66,6 +72,7 @@ impl TemplateKey {
     #[must_use]
     pub fn new(
         image_digest: String,
+        image_disk: PathBuf,
         vcpus: u32,
         memory_mib: u32,
         host: HostFacts,
@@ -73,6 +80,7 @@ impl TemplateKey {
     ) -> Self {
         Self {
             image_digest,
+            image_disk,
             machine: machine(host.accelerator, vcpus, memory_mib),
             vcpus,
             memory_mib,
@@ -145,6 +153,17 @@ struct Description {
     key: TemplateKey,
     memory_bytes: u64,
     devices_bytes: u64,
+    /// Of the three files, see [`content::digest`].
+    digest: String,
+}
+
+/// A complete template whose files were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Its files.
+    pub files: TemplateFiles,
+    /// These very files.
+    pub seen: Seen,
 }
 
 /// A template could not be made or read.
@@ -167,6 +186,9 @@ pub enum TemplateError {
         #[source]
         source: std::io::Error,
     },
+    /// A file is not the one that was checked.
+    #[error("the template cannot be used")]
+    NotSeen(#[from] NotSeen),
     /// The description could not be written as JSON.
     #[error("could not describe the template")]
     Description(#[source] serde_json::Error),
@@ -185,11 +207,12 @@ impl Templates {
         Self { root }
     }
 
-    /// The newest complete template for `key`, if there is one.
+    /// The newest complete template for `key`, if there is one. Those whose files are not what was written
+    /// are set aside. Reads all of their memory, a second for each GiB.
     ///
     /// # Errors
     /// When the folder is there but cannot be read.
-    pub fn find(&self, key: &TemplateKey) -> Result<Option<TemplateFiles>, TemplateError> {
+    pub fn find(&self, key: &TemplateKey) -> Result<Option<Checked>, TemplateError> {
         let folder = self.root.join(key.digest()?);
         let mut found = generations(&folder)?;
         found.sort_unstable();
@@ -206,13 +229,24 @@ impl Templates {
                 continue;
             };
             let length = |path: &Path| std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
-            if described.key == *key
-                && length(&files.memory) == described.memory_bytes
-                && length(&files.device_state) == described.devices_bytes
-                && files.disk.is_file()
+            if described.key != *key
+                || length(&files.memory) != described.memory_bytes
+                || length(&files.device_state) != described.devices_bytes
+                || !files.disk.is_file()
             {
-                return Ok(Some(files));
+                continue;
             }
+            // Before their content, so that what changes meanwhile is noticed when it is used.
+            let seen = Seen::of(files.all())?;
+            if content::digest(&files)? == described.digest {
+                return Ok(Some(Checked { files, seen }));
+            }
+            let folder = folder.display();
+            tracing::warn!(
+                "the template in {folder} was damaged on disk: its files are not what was written; it is \
+                 built again"
+            );
+            self.set_aside(&files, "its files are not what was written")?;
         }
         Ok(None)
     }
@@ -228,7 +262,7 @@ impl Templates {
         key: &TemplateKey,
         image: ImageFiles,
         order: BuildOrder<'_>,
-    ) -> Result<TemplateFiles, TemplateError> {
+    ) -> Result<Checked, TemplateError> {
         let BuildOrder {
             vm,
             generation_id,
@@ -270,7 +304,13 @@ impl Templates {
             remove(&building)?;
             return Err(error);
         }
-        self.publish(key, &building, &parent.join(generation.to_string()))
+        // It reads and writes back all of the memory.
+        let (this, key) = (self.clone(), key.clone());
+        let publish = move || this.publish(&key, &building, &parent.join(generation.to_string()));
+        match tokio::task::spawn_blocking(publish).await {
+            Ok(published) => published,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
     }
 
     /// Describes the finished folder and gives it its name.
@@ -279,7 +319,7 @@ impl Templates {
         key: &TemplateKey,
         building: &Path,
         folder: &Path,
-    ) -> Result<TemplateFiles, TemplateError> {
+    ) -> Result<Checked, TemplateError> {
         let files = TemplateFiles::in_folder(building);
         let length = |path: &Path| {
             std::fs::metadata(path)
@@ -290,6 +330,7 @@ impl Templates {
             key: key.clone(),
             memory_bytes: length(&files.memory)?,
             devices_bytes: length(&files.device_state)?,
+            digest: content::digest(&files)?,
         };
         let text = serde_json::to_vec_pretty(&description).map_err(TemplateError::Description)?;
         let path = building.join(DESCRIPTION);
@@ -303,7 +344,9 @@ impl Templates {
                 .map_err(|source| file_error("write", path, source))?;
         }
         std::fs::rename(building, folder).map_err(|source| file_error("name", folder, source))?;
-        Ok(TemplateFiles::in_folder(folder))
+        let files = TemplateFiles::in_folder(folder);
+        let seen = Seen::of(files.all())?;
+        Ok(Checked { files, seen })
     }
 
     /// Removes what a killed build left. For the start of a server, when nothing is being built.
@@ -345,6 +388,23 @@ impl Templates {
             others.extend(found.filter(|folder| !current.contains(folder)));
         }
         Ok(others)
+    }
+
+    /// Disks of the images that templates on disk were made of, fit for use or not: their own are overlays
+    /// over these.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn image_disks(&self) -> Result<Vec<PathBuf>, TemplateError> {
+        let mut disks = Vec::new();
+        for key in entries(&self.root)? {
+            for folder in entries(&key)? {
+                let text = std::fs::read(folder.join(DESCRIPTION)).unwrap_or_default();
+                let described = serde_json::from_slice::<Description>(&text);
+                disks.extend(described.map(|described| described.key.image_disk));
+            }
+        }
+        Ok(disks)
     }
 
     /// Lets nobody find this template any more, and leaves it where it is: its clones go on.

@@ -1,25 +1,10 @@
 use std::fs;
 
-use super::*;
+use sha2::{Digest, Sha256};
 
-/// An image whose files hold their own names.
-fn write_image(folder: &Path, engine: &str) {
-    fs::create_dir_all(folder).unwrap();
-    let mut files = serde_json::Map::new();
-    for name in ["disk.qcow2", "vmlinuz", "initrd.img"] {
-        fs::write(folder.join(name), name).unwrap();
-        let sha256 = format!("{:x}", Sha256::digest(name));
-        files.insert(
-            name.into(),
-            serde_json::json!({ "size": name.len(), "sha256": sha256 }),
-        );
-    }
-    let manifest = serde_json::json!({
-        "format": 1, "name": "x", "engine": engine, "engine_version": "26.1.5",
-        "recipe_digest": "d", "files": files,
-    });
-    fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
-}
+use super::testing::{write_image, write_manifest};
+use super::*;
+use crate::seen::NotSeen;
 
 #[test]
 fn a_good_image_is_found() {
@@ -47,7 +32,7 @@ fn the_digest_is_that_of_the_content_and_not_of_the_recipe() {
     let sha256 = |content: &str| format!("{:x}", Sha256::digest(content));
     let rebuilt = manifest.replace(&sha256("vmlinuz"), &sha256("VMLINUZ"));
     fs::write(image.join("vmlinuz"), "VMLINUZ").unwrap();
-    fs::write(image.join("manifest.json"), rebuilt).unwrap();
+    write_manifest(&image, &rebuilt);
     assert_ne!(digest(), first);
 }
 
@@ -101,12 +86,80 @@ fn a_manifest_that_is_none_or_of_another_time_is_refused() {
 }
 
 #[test]
-fn one_engine_twice_is_refused() {
+fn every_byte_of_an_image_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("trixie");
+    for name in [
+        "disk.qcow2",
+        "vmlinuz",
+        "initrd.img",
+        "manifest.json",
+        "manifest.sha256",
+    ] {
+        write_image(&image, "26");
+        let path = image.join(name);
+        let good = fs::read(&path).unwrap();
+        // What follows the digest in its file is for `sha256sum`.
+        let length = if name == "manifest.sha256" {
+            64
+        } else {
+            good.len()
+        };
+        for place in 0..length {
+            let mut bad = good.clone();
+            bad[place] ^= 1;
+            fs::write(&path, &bad).unwrap();
+            load_all(folder.path()).expect_err(&format!("byte {place} of {name}"));
+        }
+        fs::write(&path, &good).unwrap();
+        load_all(folder.path()).unwrap();
+        fs::remove_file(&path).unwrap();
+        load_all(folder.path()).expect_err(name);
+    }
+}
+
+#[test]
+fn an_agent_of_another_time_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("trixie");
+    write_image(&image, "26");
+    let text = fs::read_to_string(image.join("manifest.json")).unwrap();
+    let spoken = format!("\"agent_protocol\":{}", guest_protocol::VERSION);
+    write_manifest(&image, &text.replace(&spoken, "\"agent_protocol\":2"));
+    let error = load_all(folder.path()).unwrap_err();
+    assert!(
+        matches!(error, ImageError::Protocol { found: 2, .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+#[test]
+fn an_image_that_was_tested_is_used_before_one_that_was_not() {
     let folder = tempfile::tempdir().unwrap();
     write_image(&folder.path().join("a"), "26");
     write_image(&folder.path().join("b"), "26");
-    let error = load_all(folder.path()).unwrap_err();
-    assert!(matches!(error, ImageError::Twice { .. }), "{error:?}");
+    let used = || {
+        let images = load_all(folder.path()).unwrap();
+        let disk = images[0].files.disk.parent().unwrap();
+        (images.len(), disk.file_name().unwrap().to_owned())
+    };
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let digest = entries(folder.path()).unwrap().remove(0).digest;
+    let now = time::OffsetDateTime::UNIX_EPOCH;
+    Mark::Tested.set(&a, &digest, now).unwrap();
+    assert_eq!(used(), (1, "a".into()));
+    Mark::Tested
+        .set(&b, &digest, now + time::Duration::SECOND)
+        .unwrap();
+    assert_eq!(used(), (1, "b".into()));
+    Mark::Retired.set(&b, &digest, now).unwrap();
+    assert_eq!(used(), (1, "a".into()));
+    // One that is not used is not read either, and holds up nobody.
+    fs::write(b.join("vmlinuz"), "vmlinuX").unwrap();
+    assert_eq!(used(), (1, "a".into()));
+    Mark::Retired.remove(&b).unwrap();
+    load_all(folder.path()).unwrap_err();
 }
 
 #[test]
@@ -120,11 +173,12 @@ fn a_file_that_takes_the_place_of_a_checked_one_is_noticed() {
     fs::rename(&image, folder.path().join("trixie.old")).unwrap();
     write_image(&image, "26");
     let error = seen.check().unwrap_err();
+    let error = ImageError::from(error);
     assert!(matches!(&error, ImageError::Replaced { .. }), "{error:?}");
     assert!(
         error.to_string().contains("start the server again"),
         "{error}"
     );
     fs::remove_dir_all(&image).unwrap();
-    assert!(matches!(seen.check(), Err(ImageError::Unreadable { .. })));
+    assert!(matches!(seen.check(), Err(NotSeen::Unreadable { .. })));
 }

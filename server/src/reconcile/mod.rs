@@ -218,7 +218,7 @@ impl Reconciler {
     /// Runs until it is told to stop; then takes away what serves nobody, or all there is if the server
     /// is to be drained. Answers how many machines it could not take away in time.
     pub async fn run(mut self, told: CancellationToken) -> usize {
-        self.find_templates();
+        self.find_templates().await;
         self.disk.start(self.context.hypervisor.clone());
         let mut changes = self.context.store.changes();
         let mut period = tokio::time::interval(PERIOD);

@@ -161,7 +161,7 @@ impl Reconciler {
             return;
         };
         let template = match self.upkeep.get(&row.key) {
-            Some(Template::Ready(files)) => Some(files.clone()),
+            Some(Template::Ready(template)) => Some(template.clone()),
             Some(Template::Unavailable { .. }) => None,
             _ => return,
         };

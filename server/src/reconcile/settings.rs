@@ -10,9 +10,9 @@ use guest_protocol::Site;
 
 use crate::calendar::Calendar;
 use crate::hypervisor::ImageFiles;
-use crate::image::Seen;
 use crate::lease::{Policy, PoolKey};
 use crate::pki::SanName;
+use crate::seen::Seen;
 
 /// Settings of a reconciler.
 #[derive(Debug, Clone)]

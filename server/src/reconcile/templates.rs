@@ -7,7 +7,8 @@ use super::status::{in_words, named};
 use super::upkeep::{Again, Template};
 use super::{Look, Reconciler, Work};
 use crate::clock::random_bytes;
-use crate::hypervisor::{HypervisorError, TemplateFiles};
+use crate::hypervisor::HypervisorError;
+use crate::hypervisor::template::{Checked, TemplateError, TemplateKey};
 use crate::ids::VmId;
 use crate::lease::{Policy, PoolKey, Snapshot};
 
@@ -16,7 +17,7 @@ const GENERATIONS: usize = 2;
 
 impl Reconciler {
     /// Looks at the start which templates there are.
-    pub(super) fn find_templates(&mut self) {
+    pub(super) async fn find_templates(&mut self) {
         if let Err(error) = self.templates.sweep_unfinished() {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -32,7 +33,7 @@ impl Reconciler {
             .collect::<Vec<_>>()
         {
             let template = if self.context.settings.templates {
-                self.find_template(&key)
+                self.find_template(&key).await
             } else {
                 Template::Unavailable {
                     why: "`hypervisor.templates` is off".to_owned(),
@@ -48,12 +49,13 @@ impl Reconciler {
         self.tell_templates();
     }
 
-    fn find_template(&self, key: &PoolKey) -> Template {
+    async fn find_template(&self, key: &PoolKey) -> Template {
         let Some(offer) = self.context.settings.offers.get(key) else {
             return Template::Missing;
         };
-        match self.templates.find(&template_key(&self.context, offer)) {
-            Ok(Some(files)) => Template::Ready(files),
+        let found = self.read_template(template_key(&self.context, offer));
+        match found.await {
+            Ok(Some(template)) => Template::Ready(template),
             // What is there may be in use by machines that outlived a server.
             Ok(None) if self.has_room_on_disk(key) => Template::Missing,
             Ok(None) => Template::Unavailable {
@@ -68,6 +70,15 @@ impl Reconciler {
                 );
                 Template::Missing
             }
+        }
+    }
+
+    /// Reads all of its memory.
+    async fn read_template(&self, key: TemplateKey) -> Result<Option<Checked>, TemplateError> {
+        let templates = self.templates.clone();
+        match tokio::task::spawn_blocking(move || templates.find(&key)).await {
+            Ok(found) => found,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }
 
@@ -140,17 +151,17 @@ impl Reconciler {
         self.tell_templates();
     }
 
-    pub(super) fn template_built(&mut self, key: PoolKey, result: Result<TemplateFiles, JobError>) {
+    pub(super) fn template_built(&mut self, key: PoolKey, result: Result<Checked, JobError>) {
         let name = named(&key);
         match result {
-            Ok(files) => {
+            Ok(template) => {
                 tracing::info!(
                     engine = key.engine,
                     size = key.size,
                     "the template of {name} is ready"
                 );
                 self.waiting.built(&key, self.context.clock.now());
-                self.upkeep.set(key, Template::Ready(files));
+                self.upkeep.set(key, Template::Ready(template));
                 self.list_outdated();
             }
             Err(error) => {
@@ -171,18 +182,18 @@ impl Reconciler {
 
     /// Notes that a clone did not become a machine, and gives its template up if that is its fault.
     pub(super) fn clone_failed(&mut self, key: &PoolKey, error: &JobError) {
-        let Some(Template::Ready(files)) = self.upkeep.get(key) else {
+        let Some(Template::Ready(Checked { files, seen })) = self.upkeep.get(key) else {
             return;
         };
         let files = files.clone();
-        let damaged = !files.are_there();
+        let damaged = seen.check().is_err();
         let is_enough = is_fault_of_template(error) && self.upkeep.clone_failed(key);
         if !damaged && !is_enough {
             return;
         }
         let name = named(key);
         let why = if damaged {
-            "files of the template are gone".to_owned()
+            "files of the template are gone or were changed".to_owned()
         } else {
             format!(
                 "clones failed again and again, the last one so: {}",

@@ -12,7 +12,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::status::named;
-use crate::hypervisor::TemplateFiles;
+use crate::hypervisor::template::Checked;
 use crate::ids::VmId;
 use crate::lease::{LeasePhase, Policy, PoolKey, Snapshot, TemplateState, VmPhase, VmRow};
 
@@ -43,7 +43,7 @@ pub(super) enum Template {
     Missing,
     /// It is built, and those who want a VM of it wait.
     Building,
-    Ready(TemplateFiles),
+    Ready(Checked),
     /// VMs boot cold.
     Unavailable {
         why: String,
@@ -180,15 +180,15 @@ impl Upkeep {
     }
 
     /// Notes what a VM that is about to start is made of.
-    pub(super) fn starts(&mut self, vm: VmId, template: Option<&TemplateFiles>) {
-        let folder = template.and_then(|files| files.memory.parent());
+    pub(super) fn starts(&mut self, vm: VmId, template: Option<&Checked>) {
+        let folder = template.and_then(|template| template.files.memory.parent());
         self.made_of.insert(vm, folder.map(Path::to_owned));
     }
 
     /// Folders of the templates that new VMs use.
     pub(super) fn current(&self) -> Vec<PathBuf> {
         let folder = |template: &Template| match template {
-            Template::Ready(files) => files.memory.parent().map(Path::to_owned),
+            Template::Ready(template) => template.files.memory.parent().map(Path::to_owned),
             _ => None,
         };
         self.templates.values().filter_map(folder).collect()

@@ -58,7 +58,12 @@ fn an_image_with_a_wrong_checksum() {
     let images = server.root().join("images");
     let image = images.join("trixie");
     std::fs::create_dir_all(&image).unwrap();
-    for name in ["disk.qcow2", "initrd.img", "manifest.json"] {
+    for name in [
+        "disk.qcow2",
+        "initrd.img",
+        "manifest.json",
+        "manifest.sha256",
+    ] {
         std::os::unix::fs::symlink(server.setting().image().join(name), image.join(name)).unwrap();
     }
     let mut kernel = std::fs::read(server.setting().image().join("vmlinuz")).unwrap();

@@ -6,6 +6,7 @@ use crate::clock::SystemClock;
 fn key() -> TemplateKey {
     TemplateKey {
         image_digest: "i".into(),
+        image_disk: "/d".into(),
         vcpus: 2,
         memory_mib: 1024,
         host: HostFacts {
@@ -49,7 +50,7 @@ impl Bench {
         }
     }
 
-    async fn build(&self, key: &TemplateKey, vm: u64) -> Result<TemplateFiles, TemplateError> {
+    async fn build(&self, key: &TemplateKey, vm: u64) -> Result<Checked, TemplateError> {
         let order = BuildOrder {
             vm: VmId::from_bits(vm),
             generation_id: 1,
@@ -76,6 +77,11 @@ async fn a_template_is_found_again_by_its_whole_key() {
     for other in [
         TemplateKey {
             image_digest: "other".into(),
+            ..key()
+        },
+        // An image whose folder was moved.
+        TemplateKey {
+            image_disk: "/other/d".into(),
             ..key()
         },
         TemplateKey { vcpus: 1, ..key() },
@@ -110,8 +116,8 @@ async fn a_rebuild_is_a_new_generation_in_a_new_folder() {
     let bench = Bench::new();
     let first = bench.build(&key(), 1).await.unwrap();
     let second = bench.build(&key(), 2).await.unwrap();
-    assert_ne!(first.memory, second.memory);
-    assert!(first.memory.is_file());
+    assert_ne!(first.files.memory, second.files.memory);
+    assert!(first.files.memory.is_file());
     assert_eq!(bench.templates.find(&key()).unwrap(), Some(second));
 }
 
@@ -135,7 +141,7 @@ async fn a_failed_build_leaves_nothing() {
 #[tokio::test]
 async fn damaged_and_unfinished_templates_are_not_used() {
     let bench = Bench::new();
-    let files = bench.build(&key(), 1).await.unwrap();
+    let files = bench.build(&key(), 1).await.unwrap().files;
     std::fs::write(&files.memory, b"cut").unwrap();
     assert_eq!(bench.templates.find(&key()).unwrap(), None);
 
@@ -147,6 +153,31 @@ async fn damaged_and_unfinished_templates_are_not_used() {
     assert!(parent.join("1").exists());
 }
 
+/// A disk that loses a bit says nothing, and neither the size nor the times of a file tell.
+#[tokio::test]
+async fn a_template_with_one_wrong_byte_is_not_found_and_never_used_again() {
+    for place in 0..3 {
+        let bench = Bench::new();
+        let template = bench.build(&key(), 1).await.unwrap();
+        let damaged = template.files.all()[place];
+        let written = std::fs::metadata(damaged).unwrap().modified().unwrap();
+        let mut bytes = std::fs::read(damaged).unwrap();
+        bytes[3] ^= 0x10;
+        std::fs::write(damaged, bytes).unwrap();
+        // While a server runs, the time of the change tells.
+        assert!(template.seen.check().is_err(), "{damaged:?}");
+        let file = std::fs::File::options().write(true).open(damaged).unwrap();
+        file.set_modified(written).unwrap();
+        template.seen.check().unwrap();
+        assert_eq!(bench.templates.find(&key()).unwrap(), None, "{damaged:?}");
+        // It is there for those that run, and whoever reads it next passes it over at once.
+        assert!(template.files.are_there());
+        assert!(damaged.parent().unwrap().join(UNFIT).is_file());
+        let next = bench.build(&key(), 2).await.unwrap();
+        assert_eq!(bench.templates.find(&key()).unwrap(), Some(next));
+    }
+}
+
 #[tokio::test]
 async fn outdated_templates_are_told_from_current_ones() {
     let bench = Bench::new();
@@ -154,7 +185,7 @@ async fn outdated_templates_are_told_from_current_ones() {
         image_digest: "old".into(),
         ..key()
     };
-    let folder = |files: &TemplateFiles| files.memory.parent().unwrap().to_owned();
+    let folder = |template: &Checked| template.files.memory.parent().unwrap().to_owned();
     let outdated = folder(&bench.build(&old, 1).await.unwrap());
     let former = folder(&bench.build(&key(), 2).await.unwrap());
     let current = bench.build(&key(), 3).await.unwrap();
@@ -179,7 +210,7 @@ async fn outdated_templates_are_told_from_current_ones() {
 #[tokio::test]
 async fn a_template_that_was_set_aside_stays_where_it_is_and_is_not_found() {
     let bench = Bench::new();
-    let files = bench.build(&key(), 1).await.unwrap();
+    let files = bench.build(&key(), 1).await.unwrap().files;
     bench
         .templates
         .set_aside(&files, "three clones failed")
@@ -187,7 +218,7 @@ async fn a_template_that_was_set_aside_stays_where_it_is_and_is_not_found() {
     assert_eq!(bench.templates.find(&key()).unwrap(), None);
     assert!(files.are_there());
     let next = bench.build(&key(), 2).await.unwrap();
-    assert_ne!(next, files);
+    assert_ne!(next.files, files);
     assert_eq!(bench.templates.find(&key()).unwrap(), Some(next));
     // One whose folder somebody removed needs no mark.
     std::fs::remove_dir_all(files.memory.parent().unwrap()).unwrap();
@@ -199,7 +230,7 @@ fn the_key_has_the_layout_of_the_machine_and_nothing_of_one_machine() {
     let host = key().host;
     let nothing = Fixed::default();
     fn made(vcpus: u32, memory_mib: u32, host: &HostFacts, site: &Fixed) -> TemplateKey {
-        TemplateKey::new("i".into(), vcpus, memory_mib, host.clone(), site)
+        TemplateKey::new("i".into(), "/d".into(), vcpus, memory_mib, host.clone(), site)
     }
     let new = |vcpus, memory_mib| made(vcpus, memory_mib, &host, &nothing).machine;
     assert_eq!(new(2, 1024), new(2, 1024));

@@ -19,8 +19,8 @@ use super::memory::{Keyed, Started};
 use super::observation::Before;
 use crate::clock::Clock;
 use crate::guest::{GuestError, Link};
-use crate::hypervisor::template::TemplateError;
-use crate::hypervisor::{Hypervisor, HypervisorError, Observed, TemplateFiles};
+use crate::hypervisor::template::{Checked, TemplateError};
+use crate::hypervisor::{Hypervisor, HypervisorError, Observed};
 use crate::ids::VmId;
 use crate::lease::{DestroyReason, PoolKey, VmPhase, VmRow};
 use crate::pki::PkiError;
@@ -79,7 +79,7 @@ pub(super) enum Outcome {
     },
     TemplateBuilt {
         key: PoolKey,
-        result: Result<TemplateFiles, JobError>,
+        result: Result<Checked, JobError>,
     },
     TemplateRemoved {
         result: Result<(), TemplateError>,

@@ -3,7 +3,9 @@
 use super::{Context, JobError, Outcome, Started, timing};
 use crate::clock::random_bytes;
 use crate::failpoint;
-use crate::hypervisor::{Source, TemplateFiles, VmSpec};
+use crate::hypervisor::template::{Checked, TemplateError};
+use crate::hypervisor::{Source, VmSpec};
+use crate::image::ImageError;
 use crate::lease::{DestroyReason, VmPhase, VmRow};
 use crate::reconcile::Offer;
 
@@ -12,7 +14,7 @@ pub(in super::super) async fn start(
     context: Context,
     vm: VmRow,
     offer: Offer,
-    template: Option<TemplateFiles>,
+    template: Option<Checked>,
 ) -> Outcome {
     let (id, key, cloned) = (vm.id, vm.key.clone(), template.is_some());
     let result = match run(&context, vm, offer, template).await {
@@ -38,14 +40,16 @@ async fn run(
     context: &Context,
     vm: VmRow,
     offer: Offer,
-    template: Option<TemplateFiles>,
+    template: Option<Checked>,
 ) -> Result<Started, (JobError, Option<VmRow>)> {
     let began_at = context.clock.now();
     let cloned = template.is_some();
     let generation_id = random_bytes().map_err(|error| (error.into(), None))?;
     let spec = VmSpec {
         id: vm.id,
-        source: template.map_or(Source::Cold, Source::Clone),
+        source: template.as_ref().map_or(Source::Cold, |template| {
+            Source::Clone(template.files.clone())
+        }),
         image: offer.image,
         vcpus: offer.vcpus,
         memory_mib: offer.memory_mib,
@@ -57,7 +61,10 @@ async fn run(
     let vm = starting.map_err(|error| (error, None))?;
     failpoint::hit("vm-starting");
     let started = async {
-        offer.image_seen.check()?;
+        offer.image_seen.check().map_err(ImageError::from)?;
+        if let Some(template) = &template {
+            template.seen.check().map_err(TemplateError::from)?;
+        }
         Ok::<_, JobError>(context.hypervisor.start(&spec).await?)
     };
     let report = match started.await {

@@ -4,6 +4,7 @@ use super::{Context, Outcome};
 use crate::clock::random_bytes;
 use crate::hypervisor::template::{BuildOrder, TemplateKey, Templates};
 use crate::ids::VmId;
+use crate::image::ImageError;
 use crate::lease::PoolKey;
 use crate::reconcile::Offer;
 
@@ -16,7 +17,7 @@ pub(in super::super) async fn build_template(
     offer: Offer,
 ) -> Outcome {
     let result = async {
-        offer.image_seen.check()?;
+        offer.image_seen.check().map_err(ImageError::from)?;
         let generation_id = u128::from_ne_bytes(random_bytes()?);
         let template_key = template_key(&context, &offer);
         let image = offer.image;
@@ -38,6 +39,7 @@ pub(in super::super) fn template_key(context: &Context, offer: &Offer) -> Templa
     let host = context.hypervisor.host().clone();
     TemplateKey::new(
         offer.image_digest.clone(),
+        offer.image.disk.clone(),
         offer.vcpus,
         offer.memory_mib,
         host,

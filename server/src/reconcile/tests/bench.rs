@@ -17,12 +17,12 @@ use crate::guest::Guests;
 use crate::hypervisor::sim::SimHypervisor;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, ImageFiles};
-use crate::image::Seen;
 use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, Policy, PoolKey, VmPhase};
 use crate::network::DirectDialer;
 use crate::pki::SanName;
 use crate::reconcile::{Offer, Outlook, Reconciler, Settings, Status, Watching};
 use crate::relay::{Limits, Relay};
+use crate::seen::Seen;
 use crate::store::{NewLease, Store};
 
 /// Waiting for a level ends after this; far beyond what any test needs.
@@ -113,7 +113,7 @@ impl Bench {
         }
         let offer = Offer {
             image_digest: "i".into(),
-            image_seen: Seen::of(&image).unwrap(),
+            image_seen: Seen::of(image.all()).unwrap(),
             image,
             vcpus: 2,
             memory_mib: 1024,

@@ -1,0 +1,435 @@
+//! `remote-dockerd image`: what the operator does with images. It needs no running server, and a running one
+//! goes on with what it has.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::choice::{self, Candidate};
+use super::gc::{self, Cleared, GcError, Use};
+use super::load::load;
+use super::{Entry, ImageError, ImportError, Mark, entries, import};
+use crate::cli::{ImageCommand, ReportFormat};
+use crate::config::Config;
+use crate::hypervisor::template::Templates;
+use crate::state_dir;
+use crate::table::{self, minute};
+
+/// What was asked for cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageCommandError {
+    /// What there is cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It was not imported.
+    #[error("nothing was imported")]
+    Import(#[from] ImportError),
+    /// Not all was cleared away.
+    #[error("images were not cleared away")]
+    Gc(#[from] GcError),
+    /// There is no such image.
+    #[error("there is no image `{name}` in {folder}; `remote-dockerd image list` tells which there are", name = name.escape_debug(), folder = folder.display())]
+    NoSuch {
+        /// Which was named.
+        name: String,
+        /// Where.
+        folder: PathBuf,
+    },
+    /// Some are not what was built.
+    #[error("{damaged} of {all} images cannot be used")]
+    Damaged {
+        /// How many.
+        damaged: usize,
+        /// Of how many.
+        all: usize,
+    },
+    /// A mark cannot be written.
+    #[error("cannot write in {folder}", folder = folder.display())]
+    Mark {
+        /// The folder of the images.
+        folder: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What a command has to tell: data for standard output, words for standard error, and what went wrong all
+/// the same.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// For programs and for people who asked for it.
+    pub data: String,
+    /// About what was done.
+    pub words: String,
+    /// What makes the command fail in the end.
+    pub fault: Option<ImageCommandError>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When it cannot be done.
+pub fn run(
+    config: &Config,
+    command: ImageCommand,
+    now: OffsetDateTime,
+) -> Result<Told, ImageCommandError> {
+    let folder = config.images_dir();
+    match command {
+        ImageCommand::Import { folder: source } => take_in(&source, &folder),
+        ImageCommand::List { format } => list(&folder, format),
+        ImageCommand::Verify { names } => verify(&folder, &names),
+        ImageCommand::Retire { name } => retire(&folder, &name, now),
+        ImageCommand::Gc { keep, dry_run } => {
+            let templates = Templates::new(state_dir::templates_in(&config.state_dir));
+            let cleared = gc::clear(&folder, &templates, keep, dry_run)?;
+            let words = cleared.iter().map(|it| cleared_line(it, dry_run));
+            let words: String = words.collect();
+            Ok(words_only(if words.is_empty() {
+                "there is nothing to clear away\n".to_owned()
+            } else {
+                words
+            }))
+        }
+    }
+}
+
+fn words_only(words: String) -> Told {
+    Told {
+        words,
+        ..Told::default()
+    }
+}
+
+fn take_in(source: &Path, folder: &Path) -> Result<Told, ImageCommandError> {
+    let imported = import(source, folder)?;
+    let name = &imported.entry.candidate.name;
+    let what = if imported.is_new {
+        "is on this host now"
+    } else {
+        "was on this host before, and is whole"
+    };
+    let all = entries(folder)?;
+    let then = match state(&imported.entry, &all) {
+        State::InUse => {
+            "a server that starts now uses it: there is no other of its engine that was tested"
+        }
+        _ => "another image of its engine is used until it has passed `remote-dockerd image test`",
+    };
+    Ok(Told {
+        data: format!("{name}\n"),
+        words: format!("{name} {what}; {then}\n"),
+        fault: None,
+    })
+}
+
+/// What an image is to a server that starts now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    InUse,
+    /// It was tested and another is used.
+    StandsBy,
+    /// It was not tested, and one that was is used.
+    Untested,
+    Retired,
+    /// Its agent and this server do not understand each other.
+    OtherProtocol,
+}
+
+fn state(entry: &Entry, all: &[Entry]) -> State {
+    if entry.candidate.retired {
+        return State::Retired;
+    }
+    if !entry.speaks_our_protocol() {
+        return State::OtherProtocol;
+    }
+    let usable = all.iter().filter(|it| it.speaks_our_protocol());
+    let candidates: Vec<Candidate> = usable.map(|it| it.candidate.clone()).collect();
+    if choice::in_use(&candidates).contains(&&entry.candidate) {
+        State::InUse
+    } else if entry.candidate.tested.is_some() {
+        State::StandsBy
+    } else {
+        State::Untested
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    engine: &'a str,
+    engine_version: &'a str,
+    state: State,
+    bytes: u64,
+    digest: &'a str,
+    #[serde(with = "time::serde::rfc3339")]
+    since: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    tested_at: Option<OffsetDateTime>,
+}
+
+fn list(folder: &Path, format: ReportFormat) -> Result<Told, ImageCommandError> {
+    let all = entries(folder)?;
+    let data = match format {
+        ReportFormat::Text => table_of(&all),
+        ReportFormat::Json => {
+            let line = |entry| line(entry, &all);
+            let lines: Vec<Line<'_>> = all.iter().map(line).collect();
+            // Texts, numbers and times always have a JSON form.
+            serde_json::to_string_pretty(&lines).unwrap_or_default() + "\n"
+        }
+    };
+    Ok(Told {
+        data,
+        ..Told::default()
+    })
+}
+
+fn line<'a>(entry: &'a Entry, all: &[Entry]) -> Line<'a> {
+    Line {
+        name: &entry.candidate.name,
+        engine: &entry.candidate.engine,
+        engine_version: &entry.engine_version,
+        state: state(entry, all),
+        bytes: entry.bytes,
+        digest: &entry.digest,
+        since: entry.candidate.since,
+        tested_at: entry.candidate.tested,
+    }
+}
+
+fn table_of(all: &[Entry]) -> String {
+    let head = [
+        "NAME", "ENGINE", "VERSION", "STATE", "SIZE", "SINCE", "TESTED",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(all.iter().map(|entry| {
+        let state = match state(entry, all) {
+            State::InUse => "in use",
+            State::StandsBy => "stands by",
+            State::Untested => "untested",
+            State::Retired => "retired",
+            State::OtherProtocol => "of another version",
+        };
+        let Candidate {
+            name,
+            engine,
+            since,
+            tested,
+            ..
+        } = &entry.candidate;
+        [
+            name.clone(),
+            engine.clone(),
+            entry.engine_version.clone(),
+            state.to_owned(),
+            format!("{} MiB", entry.bytes.div_ceil(1024 * 1024)),
+            minute(*since),
+            tested.map_or_else(|| "no".to_owned(), minute),
+        ]
+    }));
+    table::columns(&rows)
+}
+
+fn verify(folder: &Path, names: &[String]) -> Result<Told, ImageCommandError> {
+    let names = if names.is_empty() {
+        entries(folder)?
+            .into_iter()
+            .map(|it| it.candidate.name)
+            .collect()
+    } else {
+        names.to_vec()
+    };
+    let mut told = Told::default();
+    let mut damaged = 0;
+    for name in &names {
+        let image = named(folder, name)?;
+        match load(&image) {
+            Ok(_) => told.data.push_str(&format!("{name}: as it was built\n")),
+            Err(error) => {
+                damaged += 1;
+                told.data.push_str(&format!("{name}: {error}\n"));
+            }
+        }
+    }
+    let all = names.len();
+    told.fault = (damaged > 0).then_some(ImageCommandError::Damaged { damaged, all });
+    Ok(told)
+}
+
+fn retire(folder: &Path, name: &str, now: OffsetDateTime) -> Result<Told, ImageCommandError> {
+    named(folder, name)?;
+    let all = entries(folder)?;
+    let no_such = || ImageCommandError::NoSuch {
+        name: name.to_owned(),
+        folder: folder.to_owned(),
+    };
+    let entry = all.iter().find(|it| it.candidate.name == name);
+    let entry = entry.ok_or_else(no_such)?;
+    let set = Mark::Retired.set(&entry.folder, &entry.digest, now);
+    set.map_err(|source| ImageCommandError::Mark {
+        folder: folder.to_owned(),
+        source,
+    })?;
+    let engine = &entry.candidate.engine;
+    let left = entries(folder)?;
+    let next = left
+        .iter()
+        .find(|it| it.candidate.engine == *engine && state(it, &left) == State::InUse);
+    let then = match next {
+        Some(next) => format!("{} is used instead", next.candidate.name),
+        None => format!("there is no other image with engine {engine}: it is offered no more"),
+    };
+    Ok(words_only(format!(
+        "{name} is retired: from the next start of the server on, {then}\n"
+    )))
+}
+
+/// The folder of the image that is called so. A name is never a way to somewhere else.
+fn named(folder: &Path, name: &str) -> Result<PathBuf, ImageCommandError> {
+    let image = folder.join(name);
+    let is_plain = Path::new(name).file_name() == Some(name.as_ref());
+    if !is_plain || !image.join(super::manifest::FILE).is_file() {
+        return Err(ImageCommandError::NoSuch {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+        });
+    }
+    Ok(image)
+}
+
+fn cleared_line(cleared: &Cleared, dry_run: bool) -> String {
+    let name = &cleared.entry.candidate.name;
+    let mib = cleared.entry.bytes.div_ceil(1024 * 1024);
+    match cleared.stays {
+        None if dry_run => format!("{name} would go: {mib} MiB\n"),
+        None => format!("{name} is gone: {mib} MiB\n"),
+        Some(Use::Server) => format!("{name} stays: a server that runs was started with it\n"),
+        Some(Use::Template) => format!(
+            "{name} stays: a template was made of it, which the server removes when no machine needs it any \
+             more\n"
+        ),
+        Some(Use::Open) => format!("{name} stays: a machine has it open\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::write_image;
+    use super::*;
+
+    fn run_in(folder: &Path, command: ImageCommand) -> Result<Told, ImageCommandError> {
+        let file = folder.join("config.toml");
+        let text = format!(
+            "state_dir = '{0}/state'\nimages_dir = '{0}/images'",
+            folder.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = crate::config::load(Some(&file), Default::default()).unwrap();
+        run(&config, command, OffsetDateTime::UNIX_EPOCH)
+    }
+
+    fn list(folder: &Path) -> String {
+        let told = run_in(
+            folder,
+            ImageCommand::List {
+                format: ReportFormat::Text,
+            },
+        )
+        .unwrap();
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        told.data
+            .lines()
+            .skip(1)
+            .map(words)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn from_import_to_gc() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        write_image(&folder.join("built"), "26");
+        let source = folder.join("built");
+        let told = run_in(folder, ImageCommand::Import { folder: source }).unwrap();
+        let name = told.data.trim().to_owned();
+        assert!(
+            told.words.contains("a server that starts now uses it"),
+            "{}",
+            told.words
+        );
+        assert!(list(folder).starts_with(&format!("{name} 26 26.1.5 in use 1 MiB ")));
+        let names = vec![name.clone()];
+        let told = run_in(
+            folder,
+            ImageCommand::Verify {
+                names: names.clone(),
+            },
+        )
+        .unwrap();
+        assert!(told.fault.is_none() && told.data.contains("as it was built"));
+
+        std::fs::write(folder.join("images").join(&name).join("vmlinuz"), "vmlinuX").unwrap();
+        let told = run_in(folder, ImageCommand::Verify { names: Vec::new() }).unwrap();
+        assert!(
+            told.data.contains("vmlinuz is not the file"),
+            "{}",
+            told.data
+        );
+        assert!(matches!(
+            told.fault,
+            Some(ImageCommandError::Damaged { damaged: 1, all: 1 })
+        ));
+
+        let told = run_in(folder, ImageCommand::Retire { name: name.clone() }).unwrap();
+        assert!(told.words.contains("offered no more"), "{}", told.words);
+        assert!(list(folder).contains("retired"));
+        let gc = |dry_run| {
+            run_in(folder, ImageCommand::Gc { keep: 2, dry_run })
+                .unwrap()
+                .words
+        };
+        assert_eq!(gc(true), format!("{name} would go: 1 MiB\n"));
+        assert_eq!(gc(false), format!("{name} is gone: 1 MiB\n"));
+        assert_eq!(gc(false), "there is nothing to clear away\n");
+        assert_eq!(list(folder), "");
+    }
+
+    #[test]
+    fn a_name_is_no_way_to_somewhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        write_image(&folder.join("outside"), "26");
+        write_image(&folder.join("images/a"), "26");
+        for name in [
+            "../outside",
+            "b",
+            "",
+            ".",
+            "..",
+            "a/../../outside",
+            "/etc",
+            "\u{1b}[2J",
+        ] {
+            let name = name.to_owned();
+            for command in [
+                ImageCommand::Retire { name: name.clone() },
+                ImageCommand::Verify {
+                    names: vec![name.clone()],
+                },
+            ] {
+                let error = run_in(folder, command).unwrap_err();
+                assert!(
+                    matches!(error, ImageCommandError::NoSuch { .. }),
+                    "{name}: {error:?}"
+                );
+                assert!(!error.to_string().contains('\u{1b}'));
+            }
+        }
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 3);
+    }
+}
