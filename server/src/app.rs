@@ -453,7 +453,8 @@ fn catalogue(config: &Config, images: &[Image]) -> Result<Catalogue, CatalogueEr
         default_engine,
         config.sizes.clone(),
         &config.default_size,
-    )
+    )?
+    .with_aliases(&config.engine_aliases)
 }
 
 /// The name servers that guests are told: the configured ones, else those of the host.

@@ -183,7 +183,24 @@ fn manage_tokens(config: &Config, command: TokenCommand) -> Result<(), Box<dyn E
 }
 
 fn manage_images(config: &Config, command: ImageCommand) -> Result<(), Box<dyn Error>> {
-    let told = image::command::run(config, command, SystemClock.wall())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let told = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let told = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            told.cancel();
+        });
+        let done = image::command::run(config, command, SystemClock.wall(), &stop).await;
+        Ok::<_, Box<dyn Error>>(done?)
+    })?;
     std::io::stdout().write_all(told.data.as_bytes())?;
     std::io::stderr().write_all(told.words.as_bytes())?;
     told.fault.map_or(Ok(()), |fault| Err(fault.into()))

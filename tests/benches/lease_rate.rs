@@ -23,12 +23,12 @@ use remote_dockerd::clock::{Clock, SystemClock};
 use remote_dockerd::hypervisor::ImageFiles;
 use remote_dockerd::hypervisor::sim::SimHypervisor;
 use remote_dockerd::hypervisor::template::Templates;
-use remote_dockerd::image::Seen;
 use remote_dockerd::lease::{Budget, LeasePhase, LeaseRow, Policy, PoolKey};
 use remote_dockerd::network::DirectDialer;
 use remote_dockerd::pki::SanName;
 use remote_dockerd::reconcile::{Offer, Reconciler, Settings, Watching};
 use remote_dockerd::relay::{Limits, Relay};
+use remote_dockerd::seen::Seen;
 use remote_dockerd::store::{Inserted, NewLease, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,7 @@ impl Server {
         }
         let offer = Offer {
             image_digest: "i".into(),
-            image_seen: Seen::of(&image).unwrap(),
+            image_seen: Seen::of(image.all()).unwrap(),
             image,
             vcpus: 2,
             memory_mib: 1024,

@@ -42,6 +42,7 @@ mod tls;
 mod traffic;
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::process::ExitCode;
 
 use console::say;
@@ -59,8 +60,8 @@ fn main() -> ExitCode {
             .nth(1)
             .is_some_and(|arg| arg == "--protocol")
         {
-            println!("{}", guest_protocol::VERSION);
-            return ExitCode::SUCCESS;
+            let written = writeln!(std::io::stdout(), "{}", guest_protocol::VERSION);
+            return ExitCode::from(u8::from(written.is_err()));
         }
         // It would mount, reap and power off; nobody wants that on a machine they care for.
         say!("guest-agent is PID 1 of a guest and does nothing elsewhere");

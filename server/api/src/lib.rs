@@ -4,6 +4,7 @@
 //! Times are RFC 3339 in UTC; durations carry their unit in the name of the field.
 
 pub mod egress;
+pub mod engine;
 pub mod event;
 pub mod id;
 pub mod lease;
@@ -13,6 +14,7 @@ mod schema;
 pub mod text;
 
 pub use egress::Egress;
+pub use engine::{Engine, EngineList};
 pub use event::{EventKind, LeaseEvent, LeaseLogs};
 pub use id::{LeaseId, ParseIdError, short_code};
 pub use lease::{

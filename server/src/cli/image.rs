@@ -38,6 +38,13 @@ pub enum ImageCommand {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Try an image out with a machine of its own: one that passes is used from the next start of the server
+    /// on, also one that was retired
+    Test {
+        /// Which
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
     /// Use an image no more, from the next start of the server on; machines and leases that there are go on
     Retire {
         /// Which

@@ -31,6 +31,26 @@ pub(super) fn default_sizes() -> BTreeMap<String, SizeConfig> {
     ])
 }
 
+pub(super) fn validate_aliases(aliases: &BTreeMap<String, String>, faults: &mut Faults) {
+    for (alias, engine) in aliases {
+        let key = format!("engine_aliases.{alias}");
+        if alias == "default" {
+            faults.add(
+                key,
+                "is the default engine in any case; choose that with `default_engine`",
+            );
+        } else if !is_name(alias) {
+            faults.add(
+                key,
+                "is no name for an engine: use 1 to 32 lower-case letters, digits, `-`, `_` and `.`, such \
+                 as `edge`",
+            );
+        } else if engine.is_empty() {
+            faults.add(key, "must name an engine, such as \"28\"");
+        }
+    }
+}
+
 pub(super) fn validate_sizes(
     sizes: &BTreeMap<String, SizeConfig>,
     default_size: &str,
@@ -39,7 +59,7 @@ pub(super) fn validate_sizes(
 ) {
     for (name, size) in sizes {
         let key = format!("sizes.{name}");
-        if !is_size_name(name) {
+        if !is_name(name) {
             faults.add(
                 key.clone(),
                 "is no name for a size: use 1 to 32 lower-case letters, digits, `-`, `_` and `.`",
@@ -78,7 +98,7 @@ pub(super) fn validate_sizes(
     }
 }
 
-fn is_size_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
         && name
             .bytes()

@@ -66,6 +66,8 @@ pub struct Config {
     images_dir: Option<PathBuf>,
     /// Engine of requests that name none; without it, such requests get the newest.
     pub default_engine: Option<String>,
+    /// Further names of engines, such as `edge` or `previous`. `default` is always the default engine.
+    pub engine_aliases: BTreeMap<String, String>,
     /// Size of requests that name none.
     pub default_size: String,
     /// The machine sizes on offer, by name. A file that names any replaces the built-in ones.
@@ -104,6 +106,7 @@ impl Default for Config {
             state_dir: "/var/lib/remote-dockerd".into(),
             images_dir: None,
             default_engine: None,
+            engine_aliases: BTreeMap::new(),
             default_size: "small".to_owned(),
             sizes: machines::default_sizes(),
             http: HttpConfig::default(),
@@ -247,6 +250,7 @@ impl Config {
                 "must not be empty; leave it out for the newest engine",
             );
         }
+        machines::validate_aliases(&self.engine_aliases, &mut faults);
         machines::validate_sizes(&self.sizes, &self.default_size, &self.limits, &mut faults);
         self.http.validate(&mut faults);
         self.relay.validate(self.http.listen, &mut faults);

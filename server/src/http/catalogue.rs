@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use remote_docker_api::{Engine, EngineList};
+
 use crate::config::SizeConfig;
 use crate::lease::PoolKey;
+
+/// What the default engine can be called as well.
+const DEFAULT: &str = "default";
 
 /// An engine on offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +24,8 @@ pub struct EngineOffer {
 pub struct Catalogue {
     engines: Vec<EngineOffer>,
     default_engine: String,
+    /// Other names of engines, beside [`DEFAULT`].
+    aliases: BTreeMap<String, String>,
     sizes: BTreeMap<String, SizeConfig>,
     default_size: String,
 }
@@ -37,6 +44,19 @@ pub enum CatalogueError {
         /// What there is.
         offered: String,
     },
+    /// An alias names no engine.
+    #[error("`engine_aliases.{alias}` is `{name}`, but the images offer: {offered}")]
+    Alias {
+        /// The alias.
+        alias: String,
+        /// What it names.
+        name: String,
+        /// What there is.
+        offered: String,
+    },
+    /// An alias is what an engine is called.
+    #[error("`engine_aliases.{0}` is the name of an engine already; choose another")]
+    AliasIsEngine(String),
     /// The default size is none of the sizes.
     #[error("`default_size` is `{0}`, which `sizes` does not have")]
     DefaultSize(String),
@@ -91,9 +111,76 @@ impl Catalogue {
         Ok(Self {
             engines,
             default_engine,
+            aliases: BTreeMap::new(),
             sizes,
             default_size: default_size.to_owned(),
         })
+    }
+
+    /// The same, with further names for engines.
+    ///
+    /// # Errors
+    /// When one names no engine on offer, or is the name of one.
+    pub fn with_aliases(
+        mut self,
+        aliases: &BTreeMap<String, String>,
+    ) -> Result<Self, CatalogueError> {
+        for (alias, name) in aliases {
+            if find(&self.engines, alias).is_some() {
+                return Err(CatalogueError::AliasIsEngine(alias.clone()));
+            }
+            let engine = find(&self.engines, name).ok_or_else(|| CatalogueError::Alias {
+                alias: alias.clone(),
+                name: name.clone(),
+                offered: names(&self.engines),
+            })?;
+            self.aliases.insert(alias.clone(), engine.name.clone());
+        }
+        Ok(self)
+    }
+
+    /// The engines on offer, the oldest first, for who has to choose.
+    #[must_use]
+    pub fn engines(&self) -> EngineList {
+        let describe = |engine: &EngineOffer| {
+            let is_default = engine.name == self.default_engine;
+            let named = self
+                .aliases
+                .iter()
+                .filter(|(_, name)| **name == engine.name);
+            let named = named.map(|(alias, _)| alias.clone());
+            Engine {
+                name: engine.name.clone(),
+                version: engine.version.clone(),
+                aliases: is_default
+                    .then(|| DEFAULT.to_owned())
+                    .into_iter()
+                    .chain(named)
+                    .collect(),
+                is_default,
+            }
+        };
+        EngineList {
+            engines: self.engines.iter().map(describe).collect(),
+        }
+    }
+
+    fn engine(&self, asked: &str) -> Option<&str> {
+        if let Some(engine) = find(&self.engines, asked) {
+            return Some(&engine.name);
+        }
+        match self.aliases.get(asked) {
+            Some(name) => Some(name),
+            None => (asked == DEFAULT).then_some(&*self.default_engine),
+        }
+    }
+
+    fn offered(&self) -> String {
+        let mut offered = names(&self.engines);
+        for (alias, name) in &self.aliases {
+            offered.push_str(&format!(", {alias} ({name})"));
+        }
+        offered
     }
 
     /// Every combination of an engine and a size.
@@ -132,12 +219,13 @@ impl Catalogue {
     ) -> Result<PoolKey, UnknownOffer> {
         let engine = match engine {
             None => self.default_engine.clone(),
-            Some(asked) => find(&self.engines, asked)
-                .map(|engine| engine.name.clone())
+            Some(asked) => self
+                .engine(asked)
                 .ok_or_else(|| UnknownOffer::Engine {
                     asked: cut(asked),
-                    offered: names(&self.engines),
-                })?,
+                    offered: self.offered(),
+                })?
+                .to_owned(),
         };
         let size = size.unwrap_or(&self.default_size);
         if !self.sizes.contains_key(size) {
@@ -219,6 +307,48 @@ mod tests {
         assert_eq!(
             Catalogue::new(vec![], None, sizes(), "small"),
             Err(CatalogueError::NoEngine)
+        );
+    }
+
+    #[test]
+    fn an_engine_has_the_names_that_the_configuration_gives_it() {
+        let catalogue = || {
+            let engines = vec![offer("26", "26.1.5"), offer("28", "28.5.2")];
+            Catalogue::new(engines, Some("26"), sizes(), "small").unwrap()
+        };
+        let aliases = |pairs: &[(&str, &str)]| {
+            let owned = pairs
+                .iter()
+                .map(|(alias, name)| ((*alias).into(), (*name).into()));
+            catalogue().with_aliases(&owned.collect())
+        };
+        let named = aliases(&[("edge", "28.5.2"), ("previous", "26")]).unwrap();
+        let engine = |asked| named.resolve(Some(asked), None).map(|key| key.engine);
+        for (asked, engine_name) in [
+            ("edge", "28"),
+            ("previous", "26"),
+            ("default", "26"),
+            ("28", "28"),
+        ] {
+            assert_eq!(engine(asked).as_deref(), Ok(engine_name), "{asked}");
+        }
+        let refused = engine("next").unwrap_err().to_string();
+        assert!(
+            refused.ends_with("on offer: 26, 28, edge (28), previous (26)"),
+            "{refused}"
+        );
+        let told: Vec<_> = named.engines().engines;
+        assert_eq!(told[0].aliases, ["default", "previous"]);
+        assert!(told[0].is_default && !told[1].is_default);
+        assert_eq!((&*told[1].name, &*told[1].version), ("28", "28.5.2"));
+        assert_eq!(told[1].aliases, ["edge"]);
+        assert!(matches!(
+            aliases(&[("edge", "29")]),
+            Err(CatalogueError::Alias { .. })
+        ));
+        assert_eq!(
+            aliases(&[("28", "26")]),
+            Err(CatalogueError::AliasIsEngine("28".into()))
         );
     }
 

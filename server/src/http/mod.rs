@@ -10,6 +10,7 @@ mod body;
 mod catalogue;
 mod create;
 mod deadlines;
+mod engines;
 mod error;
 mod events;
 mod guest_logs;

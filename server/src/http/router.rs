@@ -9,7 +9,8 @@ use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
 use super::{
-    ApiState, auth, create, deadlines, events, guest_logs, health, leases, openapi, request,
+    ApiState, auth, create, deadlines, engines, events, guest_logs, health, leases, openapi,
+    request,
 };
 use crate::access::Scope;
 
@@ -24,6 +25,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/v1/leases/{id}/keep", post(deadlines::keep))
         .route_layer(needs(Scope::Lease));
     let read = Router::new()
+        .route("/v1/engines", get(engines::list))
         .route("/v1/leases", get(leases::list))
         .route("/v1/leases/{id}", get(leases::show))
         .route("/v1/leases/{id}/events", get(events::events))

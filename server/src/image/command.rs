@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 
 use super::choice::{self, Candidate};
 use super::gc::{self, Cleared, GcError, Use};
 use super::load::load;
-use super::{Entry, ImageError, ImportError, Mark, entries, import};
+use super::smoke::smoke;
+use super::{Entry, ImageError, ImportError, Mark, Passed, SmokeError, entries, import};
 use crate::cli::{ImageCommand, ReportFormat};
 use crate::config::Config;
 use crate::hypervisor::template::Templates;
@@ -44,6 +46,15 @@ pub enum ImageCommandError {
         /// Of how many.
         all: usize,
     },
+    /// It did not pass, or could not be tried.
+    #[error("{name} did not pass its test and is not used in the place of another")]
+    Smoke {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: SmokeError,
+    },
     /// A mark cannot be written.
     #[error("cannot write in {folder}", folder = folder.display())]
     Mark {
@@ -67,20 +78,22 @@ pub struct Told {
     pub fault: Option<ImageCommandError>,
 }
 
-/// Does it.
+/// Does it. What takes long ends early when it is told to `stop`.
 ///
 /// # Errors
 /// When it cannot be done.
-pub fn run(
+pub async fn run(
     config: &Config,
     command: ImageCommand,
     now: OffsetDateTime,
+    stop: &CancellationToken,
 ) -> Result<Told, ImageCommandError> {
     let folder = config.images_dir();
     match command {
         ImageCommand::Import { folder: source } => take_in(&source, &folder),
         ImageCommand::List { format } => list(&folder, format),
         ImageCommand::Verify { names } => verify(&folder, &names),
+        ImageCommand::Test { name } => try_out(config, &name, now, stop).await,
         ImageCommand::Retire { name } => retire(&folder, &name, now),
         ImageCommand::Gc { keep, dry_run } => {
             let templates = Templates::new(state_dir::templates_in(&config.state_dir));
@@ -260,15 +273,38 @@ fn verify(folder: &Path, names: &[String]) -> Result<Told, ImageCommandError> {
     Ok(told)
 }
 
-fn retire(folder: &Path, name: &str, now: OffsetDateTime) -> Result<Told, ImageCommandError> {
-    named(folder, name)?;
-    let all = entries(folder)?;
-    let no_such = || ImageCommandError::NoSuch {
+async fn try_out(
+    config: &Config,
+    name: &str,
+    now: OffsetDateTime,
+    stop: &CancellationToken,
+) -> Result<Told, ImageCommandError> {
+    let folder = config.images_dir();
+    let entry = entry(&folder, name)?;
+    let failed = |source| ImageCommandError::Smoke {
         name: name.to_owned(),
-        folder: folder.to_owned(),
+        source,
     };
-    let entry = all.iter().find(|it| it.candidate.name == name);
-    let entry = entry.ok_or_else(no_such)?;
+    let Passed { ready, lease, work } = smoke(&entry, config, stop).await.map_err(failed)?;
+    let unwritten = |source| ImageCommandError::Mark {
+        folder: folder.clone(),
+        source,
+    };
+    Mark::Retired.remove(&entry.folder).map_err(unwritten)?;
+    let set = Mark::Tested.set(&entry.folder, &entry.digest, now);
+    set.map_err(unwritten)?;
+    let engine = &entry.candidate.engine;
+    Ok(words_only(format!(
+        "{name} passed: a server with it was ready in {:.1} s, leased a machine in {:.1} s, and a container was \
+         built and run on it in {:.1} s; a server that starts now makes machines with engine {engine} of it\n",
+        ready.as_secs_f64(),
+        lease.as_secs_f64(),
+        work.as_secs_f64(),
+    )))
+}
+
+fn retire(folder: &Path, name: &str, now: OffsetDateTime) -> Result<Told, ImageCommandError> {
+    let entry = entry(folder, name)?;
     let set = Mark::Retired.set(&entry.folder, &entry.digest, now);
     set.map_err(|source| ImageCommandError::Mark {
         folder: folder.to_owned(),
@@ -286,6 +322,17 @@ fn retire(folder: &Path, name: &str, now: OffsetDateTime) -> Result<Told, ImageC
     Ok(words_only(format!(
         "{name} is retired: from the next start of the server on, {then}\n"
     )))
+}
+
+/// What is known of the image that is called so.
+fn entry(folder: &Path, name: &str) -> Result<Entry, ImageCommandError> {
+    named(folder, name)?;
+    let all = entries(folder)?;
+    let found = all.into_iter().find(|it| it.candidate.name == name);
+    found.ok_or_else(|| ImageCommandError::NoSuch {
+        name: name.to_owned(),
+        folder: folder.to_owned(),
+    })
 }
 
 /// The folder of the image that is called so. A name is never a way to somewhere else.
@@ -329,7 +376,11 @@ mod tests {
         );
         std::fs::write(&file, text).unwrap();
         let config = crate::config::load(Some(&file), Default::default()).unwrap();
-        run(&config, command, OffsetDateTime::UNIX_EPOCH)
+        let stop = CancellationToken::new();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(run(&config, command, OffsetDateTime::UNIX_EPOCH, &stop))
     }
 
     fn list(folder: &Path) -> String {

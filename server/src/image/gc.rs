@@ -93,7 +93,8 @@ fn clear_one(entry: &Entry, templates: &Templates, dry_run: bool) -> Result<Opti
     let Some(_alone) = Hold::alone(folder)? else {
         return Ok(Some(Use::Server));
     };
-    let is_here = |disk: PathBuf| disk.starts_with(folder);
+    let place = folder.canonicalize().map_err(left(folder))?;
+    let is_here = |disk: PathBuf| disk.starts_with(&place);
     if templates.image_disks()?.into_iter().any(is_here) {
         return Ok(Some(Use::Template));
     }

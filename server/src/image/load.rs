@@ -39,6 +39,12 @@ pub fn load_all(folder: &Path) -> Result<Vec<Image>, ImageError> {
 pub(super) fn load(folder: &Path) -> Result<Image, ImageError> {
     // Before the check, so that nobody takes away what was found good.
     let hold = Hold::take(folder)?;
+    // Disks of templates and machines name it, by whatever links it was found.
+    let place = folder.canonicalize();
+    let folder = &place.map_err(|source| ImageError::Unreadable {
+        path: folder.to_owned(),
+        source,
+    })?;
     let manifest = Manifest::read(folder)?;
     let files = ImageFiles {
         disk: folder.join(manifest::DISK),

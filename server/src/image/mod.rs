@@ -14,6 +14,7 @@ mod load;
 mod manifest;
 mod marks;
 mod shelf;
+mod smoke;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use import::{ImportError, Imported, import};
 pub use load::load_all;
 pub use marks::Mark;
 pub use shelf::{Entry, entries};
+pub use smoke::{Passed, SmokeError};
 
 /// A guest image that was checked.
 #[derive(Debug, Clone)]

@@ -47,7 +47,10 @@ fn a_server_with_two_images_gives_each_lease_the_engine_that_it_asks_for() {
     symlink(usual.image(), folder.path().join("trixie")).unwrap();
     symlink(unstable.image(), folder.path().join("sid")).unwrap();
     let images = folder.path().to_str().unwrap();
-    let server = Builder::new(unstable).set("images_dir", images).start();
+    let server = Builder::new(unstable)
+        .set("images_dir", images)
+        .set("engine_aliases", serde_json::json!({ "previous": "26" }))
+        .start();
     let engine_of = |asked: Option<&str>| {
         let key = ClientKey::generate();
         let mut request = key.request();
@@ -60,6 +63,7 @@ fn a_server_with_two_images_gives_each_lease_the_engine_that_it_asks_for() {
     };
     assert_eq!(engine_of(Some("28")), "28");
     assert_eq!(engine_of(Some("26")), "26");
+    assert_eq!(engine_of(Some("previous")), "26");
     // The newest, because the configuration names none.
     assert_eq!(engine_of(None), "28");
     let mut unknown = ClientKey::generate().request();

@@ -24,13 +24,13 @@ use remote_dockerd::hypervisor::ImageFiles;
 use remote_dockerd::hypervisor::sim::SimHypervisor;
 use remote_dockerd::hypervisor::template::Templates;
 use remote_dockerd::ids::VmId;
-use remote_dockerd::image::Seen;
 use remote_dockerd::lease::{Budget, Policy, PoolKey};
 use remote_dockerd::metrics::Metrics;
 use remote_dockerd::network::DirectDialer;
 use remote_dockerd::pki::SanName;
 use remote_dockerd::reconcile::{Offer, Reconciler, Settings, Watching};
 use remote_dockerd::relay::{Limits, Relay};
+use remote_dockerd::seen::Seen;
 use remote_dockerd::store::Store;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -79,7 +79,7 @@ fn settings(folder: &Path) -> Settings {
     }
     let offer = Offer {
         image_digest: "i".into(),
-        image_seen: Seen::of(&image).unwrap(),
+        image_seen: Seen::of(image.all()).unwrap(),
         image,
         vcpus: 2,
         memory_mib: 1024,

@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use remote_docker_api::{
-    CreateLease, ErrorCode, ExtendLease, KeepLease, Lease, LeaseEvent, LeaseList, LeaseLogs,
-    PROBLEM_CONTENT_TYPE, Problem,
+    CreateLease, EngineList, ErrorCode, ExtendLease, KeepLease, Lease, LeaseEvent, LeaseList,
+    LeaseLogs, PROBLEM_CONTENT_TYPE, Problem,
 };
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -78,6 +78,7 @@ fn schemas() -> Map<String, Value> {
     requests.subschema_for::<KeepLease>();
     let mut answers = settings().for_serialize().into_generator();
     answers.subschema_for::<Lease>();
+    answers.subschema_for::<EngineList>();
     answers.subschema_for::<LeaseList>();
     answers.subschema_for::<LeaseLogs>();
     answers.subschema_for::<LeaseEvent>();

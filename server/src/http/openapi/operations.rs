@@ -157,6 +157,17 @@ pub(super) const ALL: &[Operation] = &[
     },
     Operation {
         method: "get",
+        path: "/v1/engines",
+        id: "listEngines",
+        summary: "The engines that leases can ask for, oldest first",
+        open: false,
+        parameters: &[],
+        body: None,
+        answers: &[plain(200, "The engines", Body::Json("EngineList"))],
+        codes: &[],
+    },
+    Operation {
+        method: "get",
         path: "/v1/leases",
         id: "listLeases",
         summary: "The project's leases that have not ended, oldest first",

@@ -230,7 +230,14 @@ fn the_key_has_the_layout_of_the_machine_and_nothing_of_one_machine() {
     let host = key().host;
     let nothing = Fixed::default();
     fn made(vcpus: u32, memory_mib: u32, host: &HostFacts, site: &Fixed) -> TemplateKey {
-        TemplateKey::new("i".into(), "/d".into(), vcpus, memory_mib, host.clone(), site)
+        TemplateKey::new(
+            "i".into(),
+            "/d".into(),
+            vcpus,
+            memory_mib,
+            host.clone(),
+            site,
+        )
     }
     let new = |vcpus, memory_mib| made(vcpus, memory_mib, &host, &nothing).machine;
     assert_eq!(new(2, 1024), new(2, 1024));
