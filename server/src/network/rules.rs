@@ -90,7 +90,7 @@ pub(super) struct Inside<'a> {
 /// - What a guest says by ICMP of a connection is dropped: the kernel takes it for a part of that connection without
 ///   asking whose it is, so one guest could tell the servers of another, or ours, that it is gone. Nobody needs to hear
 ///   that from a guest: its ports that are closed say so by TCP itself.
-/// - Of ARP a guest gets the one answer that it needs, where the gateway is. Nothing that it says by ARP is
+/// - Of ARP a guest gets the one answer that it needs, where the gateway is, as often as a wire may ask. Nothing that it says by ARP is
 ///   learned: what the namespace knows of guests was entered for good.
 /// - A guest sends only so many packets, and has only so many connections: counted by its address, which it
 ///   cannot change. Only the first packet of a connection counts as a new one, and what is not forwarded is not
@@ -141,9 +141,11 @@ table inet {TABLE} {{
 table arp {TABLE}
 delete table arp {TABLE}
 table arp {TABLE} {{
+    set askers {{ type iface_index; size 65536; flags dynamic; timeout 1m; }}
     chain input {{
         type filter hook input priority filter; policy accept;
-        iifname "rd*" arp operation request arp saddr ether {mac} arp daddr ip {GATEWAY} limit rate 1000/second accept
+        iifname "rd*" update @askers {{ iif limit rate over 100/second burst 100 packets }} drop
+        iifname "rd*" arp operation request arp saddr ether {mac} arp daddr ip {GATEWAY} accept
         iifname "rd*" drop
     }}
 }}

@@ -3,9 +3,10 @@
 use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use super::frames::{Card, is_gateways_answer, who_has};
 use super::lab::{Guest, Lab, PUBLIC, Place, config};
 use crate::config::MachineLimits;
-use crate::network::{Network, NetworkConfig, Uplink};
+use crate::network::{GATEWAY, GUEST_MAC, Network, NetworkConfig, Uplink, nft, rules};
 
 /// Long against a round trip here, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -113,4 +114,36 @@ fn packets_have_a_rate() {
         usize::from(MANY),
         "the probe itself works"
     );
+}
+
+/// How often the gateway is found by one guest while another asks for it without end.
+fn found(one: &mut Card, other: &mut Card, patience: Duration) -> usize {
+    let ask = |card: &Card| who_has(GUEST_MAC, card.address, GATEWAY);
+    let (flood, question) = (ask(one), ask(other));
+    let find = |_: &usize| {
+        (0..2000).for_each(|_| one.send(&flood));
+        other.send(&question);
+        other.hears(patience, is_gateways_answer)
+    };
+    (0..QUESTIONS).filter(find).count()
+}
+
+const QUESTIONS: usize = 20;
+
+#[test]
+fn a_machine_that_asks_without_end_keeps_no_other_from_the_gateway() {
+    let lab = Lab::new();
+    let network = lab.open(config(Uplink::None));
+    let mut one = Card::new(&lab, &network, 1);
+    let mut other = Card::new(&lab, &network, 2);
+    assert_eq!(found(&mut one, &mut other, PATIENCE), QUESTIONS);
+
+    // The probe itself works: where all share one limit, the one takes it all.
+    let rules = rules::namespace(rules::Inside::default());
+    let guard = rules.lines().find(|line| line.contains("@askers")).unwrap();
+    let shared = rules.replace(guard, "        limit rate over 100/second drop");
+    lab.inside(&network)
+        .run(move || nft::load(&shared).unwrap());
+    let found = found(&mut one, &mut other, Duration::from_millis(100));
+    assert!(found < QUESTIONS, "{found}");
 }
