@@ -101,15 +101,25 @@ impl Groups {
         let bounds = Bounds::anything();
         let mut lacking = Vec::new();
         for hierarchy in std::mem::take(&mut self.hierarchies) {
-            let done = self.bound(&hierarchy, "trial", &bounds).map(drop);
-            let removed = self.remove_group(&hierarchy, "trial");
-            match done.and(removed) {
-                Ok(()) => self.hierarchies.push(hierarchy),
-                Err(error) => {
-                    let names = hierarchy.controllers.into_iter().map(Controller::name);
-                    let names: Vec<_> = names.collect();
-                    lacking.push(format!("{}: {error}", names.join(", ")));
-                }
+            let works = |controller: &Controller| {
+                // Each by itself, so that one that cannot be had costs no other.
+                let alone = Hierarchy {
+                    controllers: [*controller].into(),
+                    ..hierarchy.clone()
+                };
+                let done = self.bound(&alone, "trial", &bounds).map(drop);
+                let removed = self.remove_group(&alone, "trial");
+                let done = done.and(removed);
+                let told = done.map_err(|error| format!("{}: {error}", controller.name()));
+                told.map_err(|why| lacking.push(why)).is_ok()
+            };
+            let all = hierarchy.controllers.iter().copied();
+            let controllers: BTreeSet<_> = all.filter(works).collect();
+            if !controllers.is_empty() {
+                self.hierarchies.push(Hierarchy {
+                    controllers,
+                    ..hierarchy
+                });
             }
         }
         self.remove_empty();
