@@ -328,6 +328,32 @@ fn what_comes_after_half_a_line_stands_on_a_line_of_its_own() {
 }
 
 #[test]
+fn what_could_be_written_in_part_only_is_written_again_on_a_line_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let mut file = AuditFile::new(path.clone());
+    file.append("{\"n\":1}\n").unwrap();
+    // As on a disk that is full after some more bytes. Every test is a process of its own under nextest, so this
+    // limit is this test's alone.
+    let most = |bytes| {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: it reads one `rlimit`, which lives until the call returns.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
+    };
+    // SAFETY: it installs no handler; without this, the signal would end the test.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    most(12);
+    file.append("{\"n\":2}\n").unwrap_err();
+    most(libc::RLIM_INFINITY);
+    file.append("{\"n\":2}\n").unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text, "{\"n\":1}\n{\"n\n{\"n\":2}\n");
+}
+
+#[test]
 fn what_is_no_regular_file_is_not_written_to() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
