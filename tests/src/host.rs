@@ -183,7 +183,11 @@ impl Host {
             std::thread::sleep(Duration::from_millis(100));
         }
         for group in self.groups() {
-            let _ = fs::remove_dir(&group);
+            // A process that was killed is in it until it has given its memory back.
+            let mut tries = 0..50;
+            while fs::remove_dir(&group).is_err() && tries.next().is_some() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
             let _ = group.parent().map(fs::remove_dir);
         }
         if let Some(path) = self

@@ -350,7 +350,7 @@ fn what_could_be_written_in_part_only_is_written_again_on_a_line_of_its_own() {
     most(libc::RLIM_INFINITY);
     file.append("{\"n\":2}\n").unwrap();
     let text = fs::read_to_string(&path).unwrap();
-    assert_eq!(text, "{\"n\":1}\n{\"n\n{\"n\":2}\n");
+    assert_eq!(text, "{\"n\":1}\n{\"n\"\n{\"n\":2}\n");
 }
 
 #[test]
