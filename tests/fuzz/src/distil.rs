@@ -11,16 +11,15 @@ use crate::coverage::Seen;
 #[must_use]
 pub fn distil(target: &Target, mut inputs: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     inputs.sort_by_key(Vec::len);
-    let taken: Vec<BTreeSet<usize>> = inputs.iter().map(|input| branches(target, input)).collect();
     let by_seeds = (target.seeds)()
         .iter()
         .flat_map(|seed| branches(target, seed))
         .collect();
-    let chosen = cover(&taken, by_seeds);
-    chosen
-        .into_iter()
-        .map(|place| inputs[place].clone())
-        .collect()
+    let taken = inputs.into_iter().map(|input| {
+        let taken = branches(target, &input);
+        (input, taken)
+    });
+    cover(taken, by_seeds)
 }
 
 fn branches(target: &Target, input: &[u8]) -> BTreeSet<usize> {
@@ -33,26 +32,33 @@ fn branches(target: &Target, input: &[u8]) -> BTreeSet<usize> {
     seen.places().collect()
 }
 
-/// Places of sets that together hold what all do and `known` does not: first each that adds something, then
-/// without those that later ones have made needless.
-fn cover(sets: &[BTreeSet<usize>], known: BTreeSet<usize>) -> Vec<usize> {
+/// Those whose sets together hold what all do and `known` does not: first each that adds something, then without
+/// those that later ones have made needless.
+fn cover<T>(
+    sets: impl IntoIterator<Item = (T, BTreeSet<usize>)>,
+    known: BTreeSet<usize>,
+) -> Vec<T> {
     let mut held = known.clone();
-    let mut chosen = Vec::new();
-    for (place, set) in sets.iter().enumerate() {
+    let mut chosen: Vec<(T, BTreeSet<usize>)> = Vec::new();
+    for (one, set) in sets {
         if !set.is_subset(&held) {
-            held.extend(set);
-            chosen.push(place);
+            held.extend(&set);
+            chosen.push((one, set));
         }
     }
-    for candidate in chosen.clone() {
+    let mut place = 0;
+    while place < chosen.len() {
+        let (one, set) = chosen.remove(place);
         let mut others = known.clone();
-        let rest = chosen.iter().filter(|place| **place != candidate);
-        rest.for_each(|place| others.extend(&sets[*place]));
-        if sets[candidate].is_subset(&others) {
-            chosen.retain(|place| *place != candidate);
+        for (_, other) in &chosen {
+            others.extend(other);
+        }
+        if !set.is_subset(&others) {
+            chosen.insert(place, (one, set));
+            place += 1;
         }
     }
-    chosen
+    chosen.into_iter().map(|(one, _)| one).collect()
 }
 
 #[cfg(test)]
@@ -61,10 +67,14 @@ mod tests {
 
     #[test]
     fn what_others_do_as_well_is_not_kept() {
-        let sets =
-            [&[1][..], &[1, 2], &[3], &[2, 3], &[9]].map(|set| set.iter().copied().collect());
-        assert_eq!(cover(&sets, [9].into()), [1, 2]);
-        assert_eq!(cover(&sets, BTreeSet::new()), [1, 2, 4]);
-        assert!(cover(&sets, [1, 2, 3, 9].into()).is_empty());
+        let sets = [&[1][..], &[1, 2], &[3], &[2, 3], &[9]];
+        let numbered = || {
+            let sets = sets.iter().map(|set| set.iter().copied().collect());
+            (0..).zip(sets)
+        };
+        assert_eq!(cover(numbered(), [9].into()), [1, 2]);
+        assert_eq!(cover(numbered(), BTreeSet::new()), [1, 2, 4]);
+        let all = cover(numbered(), [1, 2, 3, 9].into());
+        assert!(all.is_empty(), "{all:?}");
     }
 }

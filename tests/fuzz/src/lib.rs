@@ -6,6 +6,9 @@
 //! a mutator over a kept corpus, driven by a seed, so that a run can be repeated. Built with the flags of
 //! `make fuzz` it sees which branches an input takes and keeps those that take new ones; built without, it
 //! goes by what came of an input, which each target tells in a few bits.
+//!
+//! The kept corpus is in `corpus`, a folder for each target: of all that long runs found, the fewest inputs that take every
+//! branch with the target's seeds. `--distil` makes it anew after a run that was built with the flags.
 
 pub mod coverage;
 mod distil;
