@@ -152,18 +152,19 @@ impl Groups {
             bounds = bounds.without_memory();
         }
         let name = spec.id.to_string();
-        for hierarchy in &self.hierarchies {
-            let placed = self.bound(hierarchy, &name, &bounds).and_then(|group| {
-                let file = group.join("cgroup.procs");
-                write(&file, &qemu.to_string())
-            });
-            match placed {
-                Ok(()) => self.told.store(false, Ordering::Relaxed),
-                Err(error) if !self.told.swap(true, Ordering::Relaxed) => {
+        let place = |hierarchy| {
+            let group = self.bound(hierarchy, &name, &bounds)?;
+            write(&group.join("cgroup.procs"), &qemu.to_string())
+        };
+        // All of them, whatever becomes of one.
+        let placed: Vec<io::Result<()>> = self.hierarchies.iter().map(place).collect();
+        match placed.into_iter().find_map(Result::err) {
+            None => self.told.store(false, Ordering::Relaxed),
+            Some(error) => {
+                if !self.told.swap(true, Ordering::Relaxed) {
                     let vm = spec.id;
                     tracing::warn!(%vm, %error, "{vm}: the kernel does not hold its QEMU to its bounds");
                 }
-                Err(_) => {}
             }
         }
     }
