@@ -59,8 +59,8 @@ pub enum ImageError {
     /// Its agent is of another time.
     #[error(
         "the agent of the image that {path} describes speaks version {found} of its protocol and this \
-         server version {known}: build the image again with this server's sources",
-        path = path.display(), known = guest_protocol::VERSION
+         server versions {oldest} to {newest}: build the image again with this server's sources",
+        path = path.display(), oldest = guest_protocol::OLDEST_VERSION, newest = guest_protocol::VERSION
     )]
     Protocol {
         /// The manifest.

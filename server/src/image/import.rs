@@ -95,7 +95,7 @@ pub fn import(source: &Path, images: &Path) -> Result<Imported, ImportError> {
         source: error,
     };
     let manifest = Manifest::read(source).map_err(of_source)?;
-    if manifest.agent_protocol != guest_protocol::VERSION {
+    if !manifest::is_spoken(manifest.agent_protocol) {
         return Err(of_source(ImageError::Protocol {
             path: source.join(manifest::FILE),
             found: manifest.agent_protocol,

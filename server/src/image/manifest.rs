@@ -26,6 +26,11 @@ pub(super) const KERNEL: &str = "vmlinuz";
 /// The initial RAM disk.
 pub(super) const INITRD: &str = "initrd.img";
 
+/// Whether this server can talk to an agent that speaks this version.
+pub(super) fn is_spoken(version: u32) -> bool {
+    (guest_protocol::OLDEST_VERSION..=guest_protocol::VERSION).contains(&version)
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Manifest {
     pub(super) name: String,

@@ -29,7 +29,7 @@ impl Entry {
     /// Whether this server can talk to its machines.
     #[must_use]
     pub fn speaks_our_protocol(&self) -> bool {
-        self.protocol == guest_protocol::VERSION
+        manifest::is_spoken(self.protocol)
     }
 }
 
