@@ -140,8 +140,10 @@ check_host() {
         *) fail "the agent $agent is not static: in the initramfs there is no C library" \
             'build it with RUSTFLAGS="-C target-feature=+crt-static"' ;;
     esac
-    protocol=$("$agent" --protocol) && [[ $protocol =~ ^[0-9]+$ ]] ||
+    protocol=$("$agent" --protocol || true)
+    if ! [[ $protocol =~ ^[0-9]+$ ]]; then
         fail "the agent $agent does not say which protocol it speaks" 'build the package guest-agent of this tree'
+    fi
     local tool tools=(mmdebstrap mke2fs qemu-img cpio zstd)
     if [ "$(id -u)" -ne 0 ]; then tools+=(fakeroot newuidmap); fi
     PATH=$PATH:/usr/sbin:/sbin # mke2fs, for ordinary users
