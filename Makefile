@@ -77,7 +77,7 @@ soak: build image ## many leases, one after the other, and a look at what stays 
 
 fuzz: packages ## inputs without end for what reads what others write (INPUTS=1000000 for each, TARGETS=all)
 	RUSTC_WORKSPACE_WRAPPER='$(abspath tests/fuzz/with-branches.sh)' \
-	    cargo run --locked --workspace --all-features --bin fuzz -- --inputs $(or $(INPUTS),1000000) $(TARGETS)
+	    cargo run --locked --profile fuzz --workspace --all-features --bin fuzz -- --inputs $(or $(INPUTS),1000000) $(TARGETS)
 
 packages: ## what the host lacks, from its distribution
 	@server/host/install-packages.sh
