@@ -188,16 +188,19 @@ fn manage_images(config: &Config, command: ImageCommand) -> Result<(), Box<dyn E
         .build()?;
     let told = runtime.block_on(async {
         let stop = CancellationToken::new();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let told = stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            told.cancel();
-        });
+        // All else can be ended where it is.
+        if matches!(command, ImageCommand::Test { .. }) {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let told = stop.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                told.cancel();
+            });
+        }
         let done = image::command::run(config, command, SystemClock.wall(), &stop).await;
         Ok::<_, Box<dyn Error>>(done?)
     })?;

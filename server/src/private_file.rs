@@ -28,8 +28,11 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<(String, u32)>> {
 /// Written beside and renamed, so that a crash leaves a whole file or none. The caller holds the lock on the
 /// folder, so nobody else writes at the same time.
 pub(crate) fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    match std::fs::remove_file(&draft) {
+    // Appended, so that no two files have the same.
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = Path::new(&draft);
+    match std::fs::remove_file(draft) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -37,10 +40,10 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&draft)?;
+        .open(draft)?;
     file.write_all(text.as_bytes())?;
     // Whatever the umask is.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()?;
-    std::fs::rename(&draft, path)
+    std::fs::rename(draft, path)
 }

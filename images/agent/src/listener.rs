@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::server::Acceptor;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -150,7 +150,8 @@ async fn serve(
         done = timeout(HANDSHAKE_PATIENCE, handshake(tcp, configs)) => match done {
             Ok(Ok(done)) => done,
             Ok(Err(Some(mut tcp))) => {
-                let _ = tcp.shutdown().await;
+                // Without an end of its own before the reset: a relay that has seen that end would not
+                // see the reset, and keep the connection for as long as its client does.
                 let _ = timeout(FAREWELL, tcp.read(&mut [0])).await;
                 return;
             }

@@ -153,8 +153,10 @@ impl Groups {
         }
         let name = spec.id.to_string();
         let place = |hierarchy| {
-            let group = self.bound(hierarchy, &name, &bounds)?;
-            write(&group.join("cgroup.procs"), &qemu.to_string())
+            let group = self.make(hierarchy, &name)?;
+            // One bound that cannot be had costs no other.
+            let bounded = Self::settle(hierarchy, &group, &bounds);
+            write(&group.join("cgroup.procs"), &qemu.to_string()).and(bounded)
         };
         // All of them, whatever becomes of one.
         let placed: Vec<io::Result<()>> = self.hierarchies.iter().map(place).collect();
@@ -229,12 +231,27 @@ impl Groups {
     /// Makes a group with these bounds.
     fn bound(&self, hierarchy: &Hierarchy, name: &str, bounds: &Bounds) -> io::Result<PathBuf> {
         let group = self.make(hierarchy, name)?;
+        Self::settle(hierarchy, &group, bounds).map(|()| group)
+    }
+
+    /// Writes all bounds into a group, and fails with the first that it does not take.
+    fn settle(hierarchy: &Hierarchy, group: &Path, bounds: &Bounds) -> io::Result<()> {
+        let mut settled = Ok(());
         for controller in &hierarchy.controllers {
             for (file, value) in bounds.settings(hierarchy.version, *controller) {
-                write(&group.join(file), &value)?;
+                let written = write(&group.join(file), &value);
+                settled = settled.and(written);
+            }
+            let swap = bounds.settings_with_swap(hierarchy.version, *controller);
+            if let Some((file, value)) = swap {
+                let file = group.join(file);
+                // A kernel that does not count what is swapped out has none.
+                if file.exists() {
+                    settled = settled.and(write(&file, &value));
+                }
             }
         }
-        Ok(group)
+        settled
     }
 
     fn make(&self, hierarchy: &Hierarchy, name: &str) -> io::Result<PathBuf> {
@@ -256,9 +273,9 @@ impl Groups {
             switch_on(hierarchy, &hierarchy.root)?;
         }
         for folder in above {
-            let is_new = make_folder(&folder)?;
+            make_folder(&folder)?;
             // All machines together compete with the rest of the host, and would have the weight of one process.
-            if is_new && hierarchy.controllers.contains(&Controller::Cpu) {
+            if hierarchy.controllers.contains(&Controller::Cpu) {
                 let (file, value) = weight(hierarchy.version, processors());
                 write(&folder.join(file), &value)?;
             }
@@ -324,10 +341,10 @@ fn switch_on(hierarchy: &Hierarchy, folder: &Path) -> io::Result<()> {
 }
 
 /// Makes a group unless it is there; tells whether it is new.
-fn make_folder(path: &Path) -> io::Result<bool> {
+fn make_folder(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(named(path, &error)),
     }
 }

@@ -47,7 +47,7 @@ pub enum ImageCommandError {
         all: usize,
     },
     /// It did not pass, or could not be tried.
-    #[error("{name} did not pass its test and is not used in the place of another")]
+    #[error("{name} did not pass its test; what it was to a server before, it still is")]
     Smoke {
         /// Which.
         name: String,
@@ -78,7 +78,7 @@ pub struct Told {
     pub fault: Option<ImageCommandError>,
 }
 
-/// Does it. What takes long ends early when it is told to `stop`.
+/// Does it. A test ends early when it is told to `stop`.
 ///
 /// # Errors
 /// When it cannot be done.
@@ -290,9 +290,9 @@ async fn try_out(
         folder: folder.clone(),
         source,
     };
-    Mark::Retired.remove(&entry.folder).map_err(unwritten)?;
     let set = Mark::Tested.set(&entry.folder, &entry.digest, now);
-    set.map_err(unwritten)?;
+    set.map_err(&unwritten)?;
+    Mark::Retired.remove(&entry.folder).map_err(&unwritten)?;
     let engine = &entry.candidate.engine;
     Ok(words_only(format!(
         "{name} passed: a server with it was ready in {:.1} s, leased a machine in {:.1} s, and a container was \
@@ -317,7 +317,10 @@ fn retire(folder: &Path, name: &str, now: OffsetDateTime) -> Result<Told, ImageC
         .find(|it| it.candidate.engine == *engine && state(it, &left) == State::InUse);
     let then = match next {
         Some(next) => format!("{} is used instead", next.candidate.name),
-        None => format!("there is no other image with engine {engine}: it is offered no more"),
+        None => format!(
+            "engine {engine} is offered no more, as no other image has it; a server does not start without any \
+             image, nor while `default_engine` or an alias names an engine that it does not have"
+        ),
     };
     Ok(words_only(format!(
         "{name} is retired: from the next start of the server on, {then}\n"

@@ -56,6 +56,24 @@ pub enum ImageError {
         /// The manifest.
         path: PathBuf,
     },
+    /// A value is not what it should be.
+    #[error("{path}: `{key}` is not written as a version is, such as 26.1.5: build the image again", path = path.display())]
+    Word {
+        /// The manifest.
+        path: PathBuf,
+        /// Which.
+        key: &'static str,
+    },
+    /// All there are are retired.
+    #[error(
+        "every image in {folder} is retired: try one out with `remote-dockerd image test NAME`, and it is used \
+         again",
+        folder = folder.display()
+    )]
+    AllRetired {
+        /// Where they are.
+        folder: PathBuf,
+    },
     /// Its agent is of another time.
     #[error(
         "the agent of the image that {path} describes speaks version {found} of its protocol and this \

@@ -72,7 +72,9 @@ pub fn clear(
         sweep(folder)?;
     }
     let all = entries(folder)?;
-    let candidates: Vec<Candidate> = all.iter().map(|it| it.candidate.clone()).collect();
+    // Those of another version of the server are for that to judge.
+    let usable = all.iter().filter(|it| it.speaks_our_protocol());
+    let candidates: Vec<Candidate> = usable.map(|it| it.candidate.clone()).collect();
     let superfluous: BTreeSet<&str> = choice::superfluous(&candidates, generations)
         .into_iter()
         .map(|it| it.name.as_str())
@@ -167,7 +169,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::super::load_all;
-    use super::super::testing::write_image;
+    use super::super::testing::{write_image, write_manifest};
     use super::*;
 
     struct Bench {
@@ -223,6 +225,24 @@ mod tests {
         left.sort();
         assert_eq!(left, ["b", "b.tested", "c", "c.tested"]);
         assert_eq!(bench.clear(GENERATIONS), []);
+    }
+
+    #[test]
+    fn images_of_another_version_of_the_server_neither_count_nor_go() {
+        let bench = Bench::new();
+        for name in ["b", "c"] {
+            let manifest = bench.image(name).join("manifest.json");
+            let text = fs::read_to_string(manifest).unwrap();
+            let ours = format!("\"agent_protocol\":{}", guest_protocol::VERSION);
+            write_manifest(
+                &bench.image(name),
+                &text.replace(&ours, "\"agent_protocol\":999"),
+            );
+        }
+        assert_eq!(bench.clear(1), []);
+        bench.mark(Mark::Retired, "a", 9);
+        assert_eq!(bench.clear(1), [("a".to_owned(), None)]);
+        assert!(bench.image("b").exists() && bench.image("c").exists());
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Hold {
 
 fn open(folder: &Path) -> Result<File, ImageError> {
     let path = folder.join(manifest::FILE);
-    File::open(&path).map_err(|source| ImageError::Unreadable { path, source })
+    manifest::regular(&path).map_err(|source| ImageError::Unreadable { path, source })
 }
 
 fn lock(folder: &Path, how: FlockArg) -> Result<Flock<File>, ImageError> {

@@ -1,14 +1,14 @@
 //! Takes an image that was built elsewhere into the folder of the images: whole and checked, or not at all.
 
 use std::fs::{DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::load::load;
 use super::manifest::{self, Manifest};
-use super::{Entry, ImageError, entries};
+use super::{Entry, ImageError, shelf};
 
 /// What is copied beside the parts of a machine, if it is there.
 const EXTRAS: [&str; 2] = ["sbom.spdx.json", "client"];
@@ -138,13 +138,9 @@ pub fn import(source: &Path, images: &Path) -> Result<Imported, ImportError> {
         folder: place.clone(),
         source,
     };
-    let all = entries(images).map_err(damaged)?;
-    let entry = all.into_iter().find(|it| it.folder == place);
-    let missing = || file("find", &place)(std::io::ErrorKind::NotFound.into());
-    Ok(Imported {
-        entry: entry.ok_or_else(missing)?,
-        is_new,
-    })
+    // Whatever else lies there may be damaged as it likes.
+    let entry = shelf::read(place.clone()).map_err(damaged)?;
+    Ok(Imported { entry, is_new })
 }
 
 /// The name of its folder here; the digest keeps generations apart.
@@ -201,7 +197,7 @@ fn copy_image(source: &Path, draft: &Path) -> Result<(), ImportError> {
 fn copy(from: &Path, to: &Path, depth: usize) -> Result<(), ImportError> {
     let kind = from.symlink_metadata().map_err(file("read", from))?;
     if kind.is_file() {
-        std::fs::copy(from, to).map_err(file("copy", from))?;
+        copy_file(from, to).map_err(file("copy", from))?;
         let mode = if kind.permissions().mode() & 0o100 == 0 {
             0o644
         } else {
@@ -221,6 +217,18 @@ fn copy(from: &Path, to: &Path, depth: usize) -> Result<(), ImportError> {
         copy(&entry.path(), &to.join(entry.file_name()), depth + 1)?;
     }
     sync(to)
+}
+
+/// Not what stands in its place since it was looked at: a link could lead anywhere.
+fn copy_file(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut source = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(from)?;
+    if !source.metadata()?.is_file() {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    std::io::copy(&mut source, &mut File::create_new(to)?).map(|_| ())
 }
 
 fn make_folder(path: &Path) -> Result<(), ImportError> {
@@ -390,6 +398,39 @@ mod tests {
         assert!(load_all(&bench.images()).is_err());
         bench.import().unwrap();
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn what_else_is_damaged_there_is_not_held_against_it() {
+        let bench = Bench::new();
+        let other = bench.images().join("other");
+        write_image(&other, "28");
+        fs::write(other.join("manifest.json"), "rubbish").unwrap();
+        assert!(bench.import().unwrap().is_new);
+        assert!(!bench.import().unwrap().is_new);
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let bench = Bench::new();
+        for (name, kind) in [("manifest.json", "p"), ("vmlinuz", "p")] {
+            let path = bench.source().join(name);
+            fs::remove_file(&path).unwrap();
+            let made = std::process::Command::new("mknod")
+                .arg(&path)
+                .arg(kind)
+                .status();
+            assert!(made.unwrap().success());
+            bench.import().unwrap_err();
+            write_image(&bench.folder.path().join("good"), "26");
+            fs::remove_file(&path).unwrap();
+            fs::copy(bench.folder.path().join("good").join(name), &path).unwrap();
+        }
+        let path = bench.source().join("manifest.json");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        bench.import().unwrap_err();
+        bench.assert_nothing_came();
     }
 
     #[test]

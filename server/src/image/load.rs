@@ -27,6 +27,9 @@ pub fn load_all(folder: &Path) -> Result<Vec<Image>, ImageError> {
                 path: other.folder.join(manifest::FILE),
                 found: other.protocol,
             },
+            None if !entries.is_empty() => ImageError::AllRetired {
+                folder: folder.to_owned(),
+            },
             None => ImageError::None {
                 folder: folder.to_owned(),
             },
@@ -77,7 +80,7 @@ fn check_file(path: &Path, expected: &manifest::FileEntry) -> Result<(), ImageEr
         found,
         expected,
     };
-    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut file = manifest::regular(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
     if size != expected.size {
         return Err(changed("size", size.to_string(), expected.size.to_string()));

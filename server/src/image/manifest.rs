@@ -1,7 +1,9 @@
 //! The manifest of an image, as far as the server needs it; people and tools may read more in it.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -19,12 +21,21 @@ pub(super) const FILE: &str = "manifest.json";
 /// it was damaged itself.
 pub(super) const DIGEST_FILE: &str = "manifest.sha256";
 
+/// No manifest is longer.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
 /// The root disk.
 pub(super) const DISK: &str = "disk.qcow2";
 /// The kernel.
 pub(super) const KERNEL: &str = "vmlinuz";
 /// The initial RAM disk.
 pub(super) const INITRD: &str = "initrd.img";
+
+/// Whether this is written as Debian writes versions: it is shown to people.
+fn is_version(word: &str) -> bool {
+    let plain = |it: char| it.is_ascii_alphanumeric() || ".+~:-".contains(it);
+    (1..=64).contains(&word.len()) && word.chars().all(plain)
+}
 
 /// Whether this server can talk to an agent that speaks this version.
 pub(super) fn is_spoken(version: u32) -> bool {
@@ -87,6 +98,14 @@ impl Manifest {
             });
         }
         let manifest: Self = serde_json::from_slice(&bytes).map_err(not_one)?;
+        for (key, word) in [
+            ("engine", &manifest.engine),
+            ("engine_version", &manifest.engine_version),
+        ] {
+            if !is_version(word) {
+                return Err(ImageError::Word { path, key });
+            }
+        }
         if let Some(file) = [DISK, KERNEL, INITRD]
             .into_iter()
             .find(|name| !manifest.files.contains_key(*name))
@@ -119,9 +138,31 @@ impl Manifest {
     }
 }
 
+/// Reads a file that is small, whatever stands in its place.
 fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
-    std::fs::read(path).map_err(|source| ImageError::Unreadable {
+    let read = || {
+        let mut bytes = Vec::new();
+        regular(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|source| ImageError::Unreadable {
         path: PathBuf::from(path),
         source,
     })
+}
+
+/// Opens a file without waiting for whoever is at the other end of what is none.
+pub(super) fn regular(path: &Path) -> std::io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(std::io::Error::new(
+            ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ))
+    }
 }

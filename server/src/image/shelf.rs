@@ -53,7 +53,7 @@ pub fn entries(folder: &Path) -> Result<Vec<Entry>, ImageError> {
     folders.into_iter().map(read).collect()
 }
 
-fn read(folder: PathBuf) -> Result<Entry, ImageError> {
+pub(super) fn read(folder: PathBuf) -> Result<Entry, ImageError> {
     let manifest = Manifest::read(&folder)?;
     let path = folder.join(manifest::FILE);
     let written = std::fs::metadata(&path).and_then(|file| file.modified());

@@ -168,7 +168,7 @@ impl Proxy {
         }
         let line = String::from_utf8_lossy(&head);
         let status = line
-            .split(' ')
+            .split_ascii_whitespace()
             .nth(1)
             .and_then(|code| code.parse::<u16>().ok());
         match status {

@@ -78,6 +78,9 @@ struct Failures {
     moments: VecDeque<OffsetDateTime>,
     /// What the last one said.
     last_words: String,
+    /// Whether the last one had become ready and could not be told what it may reach. Another that becomes
+    /// ready says nothing about that.
+    of_admission: bool,
     held_until: Option<OffsetDateTime>,
 }
 
@@ -104,14 +107,35 @@ impl Memory {
         Some(&failures.last_words)
     }
 
+    /// Notes that a machine was told what it may reach: nothing more can fail.
     pub(super) fn succeeded(&mut self, key: &PoolKey) {
         self.failures.remove(key);
+    }
+
+    /// Notes that a machine became ready.
+    pub(super) fn became_ready(&mut self, key: &PoolKey) {
+        self.failures
+            .retain(|it, failures| it != key || failures.of_admission);
+    }
+
+    /// Notes that a machine that was ready could not be told what it may reach, and holds its key back.
+    pub(super) fn admission_failed(
+        &mut self,
+        key: &PoolKey,
+        last_words: String,
+        now: OffsetDateTime,
+    ) {
+        self.failed(key, last_words, now);
+        if let Some(failures) = self.failures.get_mut(key) {
+            failures.of_admission = true;
+        }
     }
 
     /// Notes that a start failed and holds its key back: 1 s, then twice as long each time.
     pub(super) fn failed(&mut self, key: &PoolKey, last_words: String, now: OffsetDateTime) {
         let failures = self.failures.entry(key.clone()).or_default();
         failures.last_words = last_words;
+        failures.of_admission = false;
         failures.moments.push_back(now);
         if failures.moments.len() > FAILURES_KEPT {
             failures.moments.pop_front();

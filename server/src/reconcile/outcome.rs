@@ -63,7 +63,7 @@ impl Reconciler {
                 let (keyed, link) = *ready;
                 let took = self.context.clock.now() - keyed.began_at;
                 self.waiting.started(&key, took);
-                self.memory.succeeded(&key);
+                self.memory.became_ready(&key);
                 if cloned {
                     self.upkeep.clone_succeeded(&key);
                 }
@@ -82,10 +82,11 @@ impl Reconciler {
             }
             Outcome::Admitted {
                 vm,
+                key,
                 egress,
                 result: Ok(took),
-                ..
             } => {
+                self.memory.succeeded(&key);
                 self.memory.admitted.insert(vm, (egress, took));
             }
             Outcome::Admitted {
@@ -94,8 +95,7 @@ impl Reconciler {
                 result: Err(error),
                 ..
             } => {
-                // That is no fault of the template.
-                self.start_failed(vm, &key, false, &error);
+                self.admission_failed(vm, &key, &error);
             }
             Outcome::Readmitted => {}
             Outcome::TornDown { vm, result } => {
@@ -148,6 +148,17 @@ impl Reconciler {
         if cloned {
             self.clone_failed(key, error);
         }
+    }
+
+    /// That is no fault of the template.
+    fn admission_failed(&mut self, vm: VmId, key: &PoolKey, failed: &Failed) {
+        self.memory.forget(vm);
+        let what = format!("{vm} cannot be told what it may reach");
+        tracing::warn!(%vm, error = &failed.error as &dyn std::error::Error, "{what}");
+        let why = format!("{what}: {}", in_words(&failed.error));
+        self.note(Trouble::Starts(named(key)), Some(why.clone()));
+        let now = self.context.clock.now();
+        self.memory.admission_failed(key, why, now);
     }
 
     fn torn_down(&mut self, vm: VmId, result: Result<(), JobError>) {

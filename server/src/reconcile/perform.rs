@@ -152,6 +152,7 @@ impl Reconciler {
     /// other afterwards. A machine that does not become this lease's after all runs nothing of anybody,
     /// and is told anew for the next.
     fn admit(&mut self, lease: &LeaseRow, vm: &VmRow) {
+        self.memory.admitted.remove(&vm.id);
         let job = admit(self.context.clone(), vm.clone(), lease.egress);
         self.spawn(vm.id, Work::Admits(lease.id), job);
     }

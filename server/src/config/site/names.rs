@@ -11,13 +11,7 @@ pub(super) fn mirror(text: &str) -> Result<(), String> {
             "is `{text}`, which {what}, such as \"https://mirror.example.org\""
         ))
     };
-    let Ok(url) = text.parse::<Uri>() else {
-        return bad("is no URL");
-    };
-    let (Some("http" | "https"), Some(authority)) = (url.scheme_str(), url.authority()) else {
-        return bad("is no URL that begins with https:// or http://");
-    };
-    if authority.as_str().contains('@') {
+    if text.contains('@') {
         // The value stays out of the message: there may be a password in it.
         return Err(
             "has a user or password in it, and Docker takes none for mirrors; name it as in \
@@ -25,6 +19,12 @@ pub(super) fn mirror(text: &str) -> Result<(), String> {
                 .to_owned(),
         );
     }
+    let Ok(url) = text.parse::<Uri>() else {
+        return bad("is no URL");
+    };
+    let (Some("http" | "https"), Some(authority)) = (url.scheme_str(), url.authority()) else {
+        return bad("is no URL that begins with https:// or http://");
+    };
     if registry(authority.as_str()).is_err() {
         return bad("does not name a host");
     }
@@ -36,6 +36,13 @@ pub(super) fn mirror(text: &str) -> Result<(), String> {
 
 /// What is wrong with the name of a registry, if anything is: `host` or `host:port`.
 pub(super) fn registry(text: &str) -> Result<(), String> {
+    if text.contains('@') {
+        return Err(
+            "has a user or password in it; a registry is named as in \"registry.example.org:5000\", and \
+             credentials are the client's"
+                .to_owned(),
+        );
+    }
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
         None => (text, None),

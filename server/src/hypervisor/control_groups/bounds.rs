@@ -72,6 +72,23 @@ impl Bounds {
         }
     }
 
+    /// What is to be written besides, where the kernel counts what is swapped out: that is no way around the
+    /// bound on memory.
+    pub(super) fn settings_with_swap(
+        &self,
+        version: Version,
+        controller: Controller,
+    ) -> Option<(&'static str, String)> {
+        let bytes = self
+            .memory_bytes
+            .filter(|_| controller == Controller::Memory)?;
+        Some(match version {
+            // Memory and swap together.
+            Version::One => ("memory.memsw.limit_in_bytes", bytes.to_string()),
+            Version::Two => ("memory.swap.max", "0".to_owned()),
+        })
+    }
+
     /// What is to be written to which files of a machine's group.
     pub(super) fn settings(
         &self,

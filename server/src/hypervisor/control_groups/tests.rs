@@ -74,6 +74,24 @@ fn a_machine_is_bounded_before_it_is_let_in() {
 }
 
 #[test]
+fn swap_is_no_way_around_the_bound_and_one_that_is_not_taken_costs_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let groups = Groups::within(INSTALL, Some(limits()), vec![pretended(&folder)], false);
+    let own = groups
+        .folder(&groups.hierarchies[0])
+        .join(VmId::from_bits(1).to_string());
+    fs::create_dir_all(&own).unwrap();
+    fs::write(own.join("memory.swap.max"), "max").unwrap();
+    // Nothing can be written there.
+    fs::create_dir(own.join("memory.max")).unwrap();
+    groups.place(&spec(1), Accelerator::Tcg, Pid::from_raw(4711));
+    let text = |name: &str| fs::read_to_string(own.join(name)).unwrap();
+    assert_eq!(text("memory.swap.max"), "0");
+    assert_eq!(text("pids.max"), "256");
+    assert_eq!(text("cgroup.procs"), "4711");
+}
+
+#[test]
 fn nothing_is_made_for_who_wants_no_bounds_and_what_is_there_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let groups = Groups::within(INSTALL, None, vec![pretended(&folder)], false);

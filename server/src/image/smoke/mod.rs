@@ -49,10 +49,16 @@ pub enum SmokeError {
     #[error("no key could be made")]
     Key(#[from] rcgen::Error),
     /// The server ended, or did not become ready in time.
-    #[error("the server that was to try the image out {what}. It said last:\n{last_words}")]
+    #[error(
+        "the server that was to try the image out {what}. What it had is in {folder}. It said last:\n\
+         {last_words}",
+        folder = folder.display()
+    )]
     Server {
         /// What it did.
         what: String,
+        /// Its folder, which is there only if it did not end in good order.
+        folder: PathBuf,
         /// The end of its log.
         last_words: String,
     },
@@ -99,10 +105,12 @@ pub(super) async fn smoke(
         () = stop.cancelled() => Err(SmokeError::Stopped),
     };
     // In any case, so that its machine goes.
-    let stopped = server.stop().await;
-    let passed = outcome?;
-    stopped?;
-    Ok(passed)
+    if let Err(error) = server.stop().await {
+        // By what is there, what it may have left can still be found.
+        folder.keep();
+        return Err(error);
+    }
+    outcome
 }
 
 async fn try_out(
@@ -149,6 +157,12 @@ impl Scratch {
             })
             .map_err(file("make", &path))?;
         Ok(Self { path })
+    }
+}
+
+impl Scratch {
+    fn keep(self) {
+        std::mem::forget(self);
     }
 }
 

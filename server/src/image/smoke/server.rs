@@ -22,8 +22,8 @@ const READY_LIMIT: Duration = Duration::from_secs(240);
 /// How long a machine may take.
 const LEASE_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long it may take to go.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to go: longer than a server that drains gives itself.
+const STOP_LIMIT: Duration = Duration::from_secs(120);
 
 /// How often it is asked whether it is ready.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -57,6 +57,9 @@ impl TrialServer {
         command
             .args(["serve", "--drain", "0", "--config"])
             .arg(&path)
+            // It is told to end once, by us: a second signal, as from the terminal, would have it leave its
+            // machine behind.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(again);
@@ -156,6 +159,7 @@ impl TrialServer {
     fn failed(&self, what: String) -> SmokeError {
         SmokeError::Server {
             what,
+            folder: self.folder.clone(),
             last_words: self.last_words(),
         }
     }

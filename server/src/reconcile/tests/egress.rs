@@ -62,6 +62,20 @@ async fn a_lease_is_not_active_before_its_machine_was_told_what_it_may_reach() {
 }
 
 #[tokio::test]
+async fn a_lease_whose_machines_can_never_be_told_ends() {
+    let mut bench = Bench::started().await;
+    bench.sim.always(None, Verb::Admit, SimFault::Fails);
+    let lease = ask(&mut bench, Egress::Open).await;
+    for failed in 1..=3 {
+        let tried = |bench: &Bench| bench.sim.admits().went_wrong == failed;
+        bench.eventually("it was tried", tried).await;
+        // Longer each time.
+        bench.pass(8).await;
+    }
+    assert_eq!(bench.ended(lease).await, EndReason::StartFailed);
+}
+
+#[tokio::test]
 async fn a_wire_that_does_not_answer_holds_nobody_else_up() {
     let mut bench = Bench::started().await;
     bench.sim.inject(Verb::Admit, SimFault::Hangs);

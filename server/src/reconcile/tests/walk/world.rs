@@ -329,14 +329,10 @@ impl World {
         checks::rows_agree(&vms, &leases, policy.budget);
         checks::quotas_hold(&leases, policy);
         // Who waits for a wire that does not answer is passed by those whose wires do, also while the
-        // machine of the former is given up.
+        // machine of the former is given up; and of two that are told at once the later may be first by a
+        // round.
         let admits = self.sim.admits();
-        let is_handed = |vm: &VmRow| {
-            let waits =
-                |lease: &LeaseRow| lease.phase == LeasePhase::Waiting && lease.key == vm.key;
-            vm.phase == VmPhase::Ready && self.leases.iter().any(waits)
-        };
-        let handed = self.vms.iter().any(is_handed);
+        let handed = is_handed_one(&self.vms, &self.leases) || is_handed_one(&vms, &leases);
         if admits == self.admits && admits.under_way == 0 && !handed {
             self.tally.fair_looks += 1;
             checks::nobody_was_passed_over(&self.leases, &leases, policy, self.now());
@@ -398,4 +394,14 @@ impl World {
             }
         }
     }
+}
+
+/// Whether a machine is ready and a lease that wants such a one waits: its wire is being told.
+fn is_handed_one(vms: &[VmRow], leases: &[LeaseRow]) -> bool {
+    let wanted = |vm: &VmRow| {
+        let waits = |lease: &LeaseRow| lease.phase == LeasePhase::Waiting && lease.key == vm.key;
+        leases.iter().any(waits)
+    };
+    vms.iter()
+        .any(|vm| vm.phase == VmPhase::Ready && wanted(vm))
 }
