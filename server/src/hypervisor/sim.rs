@@ -4,6 +4,7 @@
 //! for all until [`SimHypervisor::lift`], each for everybody or for one VM; guests without manners
 //! ([`SimHypervisor::behave`]); a disk that guests fill ([`SimHypervisor::take_disk`]).
 
+mod admits;
 mod agent;
 mod disk;
 mod script;
@@ -23,10 +24,12 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::ids::VmId;
+use admits::UnderWay;
 use agent::SimAgent;
 use disk::SimDisk;
 use script::Script;
 
+pub use admits::Admits;
 pub use agent::SimGuest;
 pub use script::{Manners, SimFault, Verb};
 
@@ -66,15 +69,6 @@ struct World {
     /// How guests behave that are started.
     manners: Manners,
     admits: Admits,
-}
-
-/// How it stands with telling wires what machines may reach.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Admits {
-    /// Calls that have not returned yet.
-    pub under_way: usize,
-    /// Calls that went wrong, ever.
-    pub went_wrong: usize,
 }
 
 /// The simulated host. It outlives the servers that use it, as a host does: clones of this handle
@@ -336,22 +330,6 @@ impl SimHypervisor {
                 })
             }
         }
-    }
-}
-
-/// A call of `admit`, until it returns or nobody waits for it any more.
-struct UnderWay<'a>(&'a SimHypervisor);
-
-impl<'a> UnderWay<'a> {
-    fn begin(sim: &'a SimHypervisor) -> Self {
-        sim.world().admits.under_way += 1;
-        Self(sim)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.world().admits.under_way -= 1;
     }
 }
 

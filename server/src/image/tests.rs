@@ -135,6 +135,33 @@ fn an_agent_of_another_time_is_refused() {
 }
 
 #[test]
+fn a_version_is_nothing_that_a_terminal_would_act_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for bad in ["", "\u{1b}[2J", "a b", &"1".repeat(65)] {
+        write_image(&folder.path().join("trixie"), bad);
+        let error = load_all(folder.path()).unwrap_err();
+        assert!(
+            matches!(error, ImageError::Word { key: "engine", .. }),
+            "{error:?}"
+        );
+        assert!(!error.to_string().contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn where_all_images_are_retired_that_is_what_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("trixie");
+    write_image(&image, "26");
+    let digest = load_all(folder.path()).unwrap().remove(0).digest;
+    let now = time::OffsetDateTime::UNIX_EPOCH;
+    Mark::Retired.set(&image, &digest, now).unwrap();
+    let error = load_all(folder.path()).unwrap_err();
+    assert!(matches!(error, ImageError::AllRetired { .. }), "{error:?}");
+    assert!(error.to_string().contains("image test"), "{error}");
+}
+
+#[test]
 fn an_image_that_was_tested_is_used_before_one_that_was_not() {
     let folder = tempfile::tempdir().unwrap();
     write_image(&folder.path().join("a"), "26");

@@ -93,6 +93,10 @@ mod tests {
             "ftp://mirror.example.org",
             "https://",
             "https://user:secret@mirror.example.org",
+            // Also where it is no URL at all.
+            "user:secret@mirror.example.org",
+            "ftp://user:secret@mirror.example.org",
+            "https://user:secret word@mirror.example.org",
             "https://mirror.example.org/path",
             "https://mirror.example.org/?query",
             "https://mirror_example",
@@ -122,6 +126,10 @@ mod tests {
             "a..b",
         ] {
             assert!(registry(bad).is_err(), "{bad}");
+        }
+        for bad in ["user:secret@registry.lan", "user:secret@registry.lan:5000"] {
+            let what = registry_or_range(bad).unwrap_err();
+            assert!(!what.contains("secret"), "{what}");
         }
         registry_or_range("10.1.2.0/24").unwrap();
         assert!(registry_or_range("10.1.2.1/24").is_err());
