@@ -33,3 +33,4 @@ pub mod store;
 mod table;
 pub mod telemetry;
 pub mod tls;
+mod words;

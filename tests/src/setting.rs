@@ -101,11 +101,24 @@ impl Setting {
     /// When it is missing; says how to get it.
     #[must_use]
     pub fn probe(&self) -> PathBuf {
+        self.static_program("attack-probe", "make probe")
+    }
+
+    /// The guest agent, as images have it.
+    ///
+    /// # Panics
+    /// When it is missing; says how to get it.
+    #[must_use]
+    pub fn agent(&self) -> PathBuf {
+        self.static_program("guest-agent", "make agent")
+    }
+
+    fn static_program(&self, name: &str, how: &str) -> PathBuf {
         let target = self.bin.parent().unwrap_or(&self.bin);
-        let program = target.join("x86_64-unknown-linux-gnu/release/attack-probe");
+        let program = target.join("x86_64-unknown-linux-gnu/release").join(name);
         assert!(
             program.is_file(),
-            "{} is missing; `make probe` makes it",
+            "{} is missing; `{how}` makes it",
             program.display()
         );
         program

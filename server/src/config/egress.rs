@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use remote_docker_api::Egress;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::Faults;
 use crate::network::NEVER;
@@ -100,8 +100,8 @@ impl fmt::Display for Protocol {
 }
 
 /// A range of IPv4 addresses. In the file: `"10.1.2.0/24"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Cidr {
     base: Ipv4Addr,
     prefix: u8,
@@ -155,6 +155,12 @@ impl TryFrom<String> for Cidr {
                     .to_owned(),
             ),
         }
+    }
+}
+
+impl From<Cidr> for String {
+    fn from(range: Cidr) -> Self {
+        range.to_string()
     }
 }
 

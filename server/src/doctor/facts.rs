@@ -59,6 +59,50 @@ pub(super) struct Facts {
     pub(super) certificate: Option<Result<Certificate, String>>,
     /// The CI systems whose tokens are to be taken, and how many keys of each could be used.
     pub(super) issuers: Vec<(String, Result<usize, String>)>,
+    /// What the site's own settings name.
+    pub(super) site: Site,
+}
+
+/// What the site's own settings name.
+#[derive(Debug, Clone)]
+pub(super) struct Site {
+    /// Files of authorities that machines trust.
+    pub(super) trusted: Vec<Trusted>,
+    /// Servers that machines are told of.
+    pub(super) named: Vec<Named>,
+    /// Wall time.
+    pub(super) now: OffsetDateTime,
+}
+
+/// A file of authorities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trusted {
+    /// Where it is.
+    pub(super) file: PathBuf,
+    /// When the first of its certificates ends.
+    pub(super) ends: OffsetDateTime,
+}
+
+/// A server that machines are told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    /// What it is for.
+    pub(super) kind: Kind,
+    /// Host and port.
+    pub(super) place: String,
+    /// Why it could not be connected to.
+    pub(super) answer: Result<(), String>,
+}
+
+/// What a server is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// `site.registry_mirrors`.
+    Mirror,
+    /// `site.proxy`.
+    Proxy,
+    /// `site.reach_on_host`.
+    Port,
 }
 
 /// The certificate of the API.

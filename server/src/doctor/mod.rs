@@ -15,6 +15,7 @@ mod tests;
 use std::path::Path;
 
 use crate::config::{self, Overrides, Uplink};
+use crate::words::in_one_line;
 
 pub use report::{Finding, Verdict, is_well, json, text};
 
@@ -39,13 +40,4 @@ pub async fn examine(file: Option<&Path>, overrides: Overrides) -> Vec<Finding> 
     let mut findings = vec![settings];
     findings.extend(findings::judge(&facts, has_uplink));
     findings
-}
-
-/// An error with its causes, without line ends.
-fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let chain: Vec<String> = chain.map(ToString::to_string).collect();
-    let words: Vec<&str> = chain.iter().flat_map(|text| text.lines()).collect();
-    let words: Vec<&str> = words.into_iter().map(str::trim).collect();
-    words.join(": ")
 }

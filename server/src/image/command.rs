@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 use super::choice::{self, Candidate};
 use super::gc::{self, Cleared, GcError, Use};
 use super::load::load;
+use super::shelf::{self, Damaged, Shelf, look};
 use super::smoke::smoke;
-use super::{Entry, ImageError, ImportError, Mark, Passed, SmokeError, entries, import};
+use super::{Entry, ImageError, ImportError, Mark, Passed, SmokeError, import};
 use crate::cli::{ImageCommand, ReportFormat};
 use crate::config::Config;
 use crate::hypervisor::template::Templates;
 use crate::state_dir;
 use crate::table::{self, minute};
+use crate::words::in_one_line;
 
 /// What was asked for cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +101,9 @@ pub async fn run(
             let templates = Templates::new(state_dir::templates_in(&config.state_dir));
             let cleared = gc::clear(&folder, &templates, keep, dry_run)?;
             let words = cleared.iter().map(|it| cleared_line(it, dry_run));
-            let words: String = words.collect();
+            let words: String = words
+                .chain(look(&folder)?.damaged.iter().map(damaged_line))
+                .collect();
             Ok(words_only(if words.is_empty() {
                 "there is nothing to clear away\n".to_owned()
             } else {
@@ -124,7 +128,7 @@ fn take_in(source: &Path, folder: &Path) -> Result<Told, ImageCommandError> {
     } else {
         "was on this host before, and is whole"
     };
-    let all = entries(folder)?;
+    let all = look(folder)?.images;
     let then = match state(&imported.entry, &all) {
         State::InUse => {
             "a server that starts now uses it: there is no other of its engine that was tested"
@@ -137,6 +141,9 @@ fn take_in(source: &Path, folder: &Path) -> Result<Told, ImageCommandError> {
         fault: None,
     })
 }
+
+/// What is said of an image of which nothing else is known.
+const DAMAGED: &str = "damaged";
 
 /// What an image is to a server that starts now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -171,7 +178,22 @@ fn state(entry: &Entry, all: &[Entry]) -> State {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+#[serde(untagged)]
+enum Line<'a> {
+    Image(ImageLine<'a>),
+    Damaged(DamagedLine<'a>),
+}
+
+/// Of it nothing but this is known.
+#[derive(Serialize)]
+struct DamagedLine<'a> {
+    name: &'a str,
+    state: &'static str,
+    fault: String,
+}
+
+#[derive(Serialize)]
+struct ImageLine<'a> {
     name: &'a str,
     engine: &'a str,
     engine_version: &'a str,
@@ -185,12 +207,14 @@ struct Line<'a> {
 }
 
 fn list(folder: &Path, format: ReportFormat) -> Result<Told, ImageCommandError> {
-    let all = entries(folder)?;
+    let shelf = look(folder)?;
     let data = match format {
-        ReportFormat::Text => table_of(&all),
+        ReportFormat::Text => table_of(&shelf),
         ReportFormat::Json => {
-            let line = |entry| line(entry, &all);
-            let lines: Vec<Line<'_>> = all.iter().map(line).collect();
+            let whole = shelf.images.iter().map(|it| line(it, &shelf.images));
+            let lines: Vec<Line<'_>> = whole
+                .chain(shelf.damaged.iter().map(line_of_damaged))
+                .collect();
             // Texts, numbers and times always have a JSON form.
             serde_json::to_string_pretty(&lines).unwrap_or_default() + "\n"
         }
@@ -202,7 +226,7 @@ fn list(folder: &Path, format: ReportFormat) -> Result<Told, ImageCommandError> 
 }
 
 fn line<'a>(entry: &'a Entry, all: &[Entry]) -> Line<'a> {
-    Line {
+    Line::Image(ImageLine {
         name: &entry.candidate.name,
         engine: &entry.candidate.engine,
         engine_version: &entry.engine_version,
@@ -211,10 +235,19 @@ fn line<'a>(entry: &'a Entry, all: &[Entry]) -> Line<'a> {
         digest: &entry.digest,
         since: entry.candidate.since,
         tested_at: entry.candidate.tested,
-    }
+    })
 }
 
-fn table_of(all: &[Entry]) -> String {
+fn line_of_damaged(damaged: &Damaged) -> Line<'_> {
+    Line::Damaged(DamagedLine {
+        name: &damaged.name,
+        state: DAMAGED,
+        fault: in_one_line(&damaged.fault),
+    })
+}
+
+fn table_of(shelf: &Shelf) -> String {
+    let all = &shelf.images;
     let head = [
         "NAME", "ENGINE", "VERSION", "STATE", "SIZE", "SINCE", "TESTED",
     ];
@@ -244,14 +277,21 @@ fn table_of(all: &[Entry]) -> String {
             tested.map_or_else(|| "no".to_owned(), minute),
         ]
     }));
+    rows.extend(shelf.damaged.iter().map(|it| {
+        let unknown = "?".to_owned();
+        let [engine, version, size, since, tested] = std::array::from_fn(|_| unknown.clone());
+        let state = DAMAGED.to_owned();
+        [it.name.clone(), engine, version, state, size, since, tested]
+    }));
     table::columns(&rows)
 }
 
 fn verify(folder: &Path, names: &[String]) -> Result<Told, ImageCommandError> {
     let names = if names.is_empty() {
-        entries(folder)?
-            .into_iter()
-            .map(|it| it.candidate.name)
+        let Shelf { images, damaged } = look(folder)?;
+        let images = images.into_iter().map(|it| it.candidate.name);
+        images
+            .chain(damaged.into_iter().map(|it| it.name))
             .collect()
     } else {
         names.to_vec()
@@ -264,6 +304,7 @@ fn verify(folder: &Path, names: &[String]) -> Result<Told, ImageCommandError> {
             Ok(_) => told.data.push_str(&format!("{name}: as it was built\n")),
             Err(error) => {
                 damaged += 1;
+                let error = in_one_line(&error);
                 told.data.push_str(&format!("{name}: {error}\n"));
             }
         }
@@ -311,7 +352,7 @@ fn retire(folder: &Path, name: &str, now: OffsetDateTime) -> Result<Told, ImageC
         source,
     })?;
     let engine = &entry.candidate.engine;
-    let left = entries(folder)?;
+    let left = look(folder)?.images;
     let next = left
         .iter()
         .find(|it| it.candidate.engine == *engine && state(it, &left) == State::InUse);
@@ -329,13 +370,7 @@ fn retire(folder: &Path, name: &str, now: OffsetDateTime) -> Result<Told, ImageC
 
 /// What is known of the image that is called so.
 fn entry(folder: &Path, name: &str) -> Result<Entry, ImageCommandError> {
-    named(folder, name)?;
-    let all = entries(folder)?;
-    let found = all.into_iter().find(|it| it.candidate.name == name);
-    found.ok_or_else(|| ImageCommandError::NoSuch {
-        name: name.to_owned(),
-        folder: folder.to_owned(),
-    })
+    Ok(shelf::read(named(folder, name)?)?)
 }
 
 /// The folder of the image that is called so. A name is never a way to somewhere else.
@@ -349,6 +384,14 @@ fn named(folder: &Path, name: &str) -> Result<PathBuf, ImageCommandError> {
         });
     }
     Ok(image)
+}
+
+fn damaged_line(damaged: &Damaged) -> String {
+    format!(
+        "{} stays, as nobody can tell what it is: {}; remove its folder by hand\n",
+        damaged.name,
+        in_one_line(&damaged.fault)
+    )
 }
 
 fn cleared_line(cleared: &Cleared, dry_run: bool) -> String {
@@ -451,6 +494,41 @@ mod tests {
         assert_eq!(gc(false), format!("{name} is gone: 1 MiB\n"));
         assert_eq!(gc(false), "there is nothing to clear away\n");
         assert_eq!(list(folder), "");
+    }
+
+    #[test]
+    fn a_damaged_one_is_told_and_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        for name in ["a", "b"] {
+            write_image(&folder.join("images").join(name), "26");
+        }
+        std::fs::write(folder.join("images/b/manifest.json"), "{}").unwrap();
+        let lines = list(folder);
+        let lines: Vec<&str> = lines.lines().collect();
+        assert!(
+            lines[0].starts_with("a 26 26.1.5 in use 1 MiB "),
+            "{lines:?}"
+        );
+        assert_eq!(lines[1..], ["b ? ? damaged ? ? ?"]);
+        let format = ReportFormat::Json;
+        let told = run_in(folder, ImageCommand::List { format }).unwrap().data;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told[0]["state"], "in_use");
+        assert_eq!(told[1]["state"], "damaged");
+        assert!(told[1]["fault"].as_str().unwrap().contains("manifest.json"));
+        let told = run_in(folder, ImageCommand::Verify { names: Vec::new() }).unwrap();
+        assert!(told.data.contains("a: as it was built"), "{}", told.data);
+        let one_of_two = ImageCommandError::Damaged { damaged: 1, all: 2 };
+        assert_eq!(told.fault.unwrap().to_string(), one_of_two.to_string());
+        let gc = ImageCommand::Gc {
+            keep: 1,
+            dry_run: false,
+        };
+        let told = run_in(folder, gc).unwrap().words;
+        assert!(told.starts_with("b stays"), "{told}");
+        let name = "a".to_owned();
+        run_in(folder, ImageCommand::Retire { name }).unwrap();
     }
 
     #[test]

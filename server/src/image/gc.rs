@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::choice::{self, Candidate};
-use super::{Entry, Hold, ImageError, Mark, entries, manifest};
+use super::{Entry, Hold, ImageError, Mark, look, manifest};
 use crate::hypervisor::template::{TemplateError, Templates};
 
 /// How many images of an engine stay: the one in use and the one before it.
@@ -71,7 +71,8 @@ pub fn clear(
     if !dry_run {
         sweep(folder)?;
     }
-    let all = entries(folder)?;
+    // What is damaged is for people to judge: it may be the only one of its engine.
+    let all = look(folder)?.images;
     // Those of another version of the server are for that to judge.
     let usable = all.iter().filter(|it| it.speaks_our_protocol());
     let candidates: Vec<Candidate> = usable.map(|it| it.candidate.clone()).collect();
@@ -168,8 +169,8 @@ mod tests {
 
     use time::OffsetDateTime;
 
-    use super::super::load_all;
     use super::super::testing::{write_image, write_manifest};
+    use super::super::{entries, load_all};
     use super::*;
 
     struct Bench {
@@ -265,6 +266,15 @@ mod tests {
         assert_eq!(bench.clear(2), [("a".to_owned(), Some(Use::Open))]);
         drop(machine);
         assert_eq!(bench.clear(2), [("a".to_owned(), None)]);
+    }
+
+    #[test]
+    fn a_damaged_one_stays_and_holds_nobody_up() {
+        let bench = Bench::new();
+        fs::write(bench.image("c").join("manifest.json"), "{}").unwrap();
+        entries(&bench.images()).unwrap_err();
+        assert_eq!(bench.clear(1), [("a".to_owned(), None)]);
+        assert!(bench.image("b").exists() && bench.image("c").exists());
     }
 
     #[test]

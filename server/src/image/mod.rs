@@ -28,7 +28,7 @@ pub use hold::Hold;
 pub use import::{ImportError, Imported, import};
 pub use load::load_all;
 pub use marks::Mark;
-pub use shelf::{Entry, entries};
+pub use shelf::{Damaged, Entry, Shelf, entries, look};
 pub use smoke::{Passed, SmokeError};
 
 /// A guest image that was checked.

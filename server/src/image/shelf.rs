@@ -33,11 +33,43 @@ impl Entry {
     }
 }
 
+/// What lies in the folder of the images.
+#[derive(Debug)]
+pub struct Shelf {
+    /// Those of which it is known what they are, in the order of their names.
+    pub images: Vec<Entry>,
+    /// Those whose manifest is of no use.
+    pub damaged: Vec<Damaged>,
+}
+
+/// An image of which it cannot be told what it is.
+#[derive(Debug)]
+pub struct Damaged {
+    /// The name of its folder.
+    pub name: String,
+    /// Why not.
+    pub fault: ImageError,
+}
+
 /// All images in `folder`, in the order of their names.
 ///
 /// # Errors
 /// When the folder or a manifest in it cannot be read, and when there is no such folder.
 pub fn entries(folder: &Path) -> Result<Vec<Entry>, ImageError> {
+    let mut shelf = look(folder)?;
+    if shelf.damaged.is_empty() {
+        Ok(shelf.images)
+    } else {
+        // Which engine it has is not known, so nobody can tell who would miss it.
+        Err(shelf.damaged.swap_remove(0).fault)
+    }
+}
+
+/// Everything in `folder` that is meant to be an image.
+///
+/// # Errors
+/// When there is no such folder, or it cannot be read.
+pub fn look(folder: &Path) -> Result<Shelf, ImageError> {
     let entries = std::fs::read_dir(folder).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => ImageError::None {
             folder: folder.to_owned(),
@@ -50,7 +82,19 @@ pub fn entries(folder: &Path) -> Result<Vec<Entry>, ImageError> {
         .filter(|path| path.extension().is_none() && path.join(manifest::FILE).is_file())
         .collect();
     folders.sort();
-    folders.into_iter().map(read).collect()
+    let mut shelf = Shelf {
+        images: Vec::new(),
+        damaged: Vec::new(),
+    };
+    for folder in folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.into_owned();
+        match read(folder) {
+            Ok(entry) => shelf.images.push(entry),
+            Err(fault) => shelf.damaged.push(Damaged { name, fault }),
+        }
+    }
+    Ok(shelf)
 }
 
 pub(super) fn read(folder: PathBuf) -> Result<Entry, ImageError> {

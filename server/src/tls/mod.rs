@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::pki::{PkiError, SanName};
+use crate::words::in_one_line;
 use given::Given;
 use own::Own;
 
@@ -268,14 +269,6 @@ fn trouble(
     } else {
         None
     }
-}
-
-fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// Makes a certificate and its key ready; what is wrong with them otherwise.

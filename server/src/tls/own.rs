@@ -7,6 +7,7 @@ use time::{Duration, OffsetDateTime};
 use super::{Material, TlsError, material};
 use crate::pki::{ApiCa, SanName};
 use crate::private_file;
+use crate::words::in_one_line;
 
 /// The authority's certificate, in the state folder: what clients are given.
 pub const CA_FILE: &str = "api-ca.pem";
@@ -99,7 +100,7 @@ pub(super) fn load(cert: &Path, cert_pem: &str, key: &Path) -> Result<ApiCa, Tls
     ApiCa::from_pem(cert_pem, &key_pem).map_err(|error| TlsError::Malformed {
         cert: cert.to_owned(),
         key: key.to_owned(),
-        what: super::in_one_line(&error),
+        what: in_one_line(&error),
     })
 }
 

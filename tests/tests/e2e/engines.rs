@@ -7,6 +7,7 @@ use e2e::machine::ClientKey;
 use e2e::setting::Setting;
 use e2e::{Builder, TestServer};
 
+use crate::site::{self, mirrors};
 use crate::{build, compose, docker, python};
 
 fn unstable() -> TestServer {
@@ -36,6 +37,11 @@ fn compose_with_the_newer_engine() {
 #[test]
 fn docker_py_with_the_newer_engine() {
     python::docker_py(&unstable());
+}
+
+#[test]
+fn the_sites_mirror_and_authority_with_the_newer_engine() {
+    mirrors::by_the_mirror(site::at_the_site(Builder::new(Setting::unstable())));
 }
 
 #[test]

@@ -31,6 +31,8 @@ fn an_imported_image_serves_leases_and_stays_as_long_as_it_is_needed() {
     let (mut server, _) = TestServer::builder()
         .without_shared_template()
         .set("images_dir", "images")
+        // Which those that try an image out are told as well.
+        .set("site.mtu", 1400)
         .prepare();
     let config = server.root().join("config.toml");
     let images = server.root().join("own/images");

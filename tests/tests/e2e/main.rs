@@ -25,6 +25,7 @@ mod integrations;
 mod isolation;
 mod life;
 mod python;
+mod recipe;
 mod run;
 mod rust_client;
 mod schema;

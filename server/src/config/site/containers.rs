@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use guest_protocol::{AddressPool, Ulimit};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::error::Faults;
 use crate::config::{Cidr, GuestNetwork};
 
 /// One entry of `site.address_pools`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddressPoolConfig {
     /// The range.
@@ -89,7 +89,7 @@ pub(super) fn validate_pools(
 }
 
 /// Table `[site.container_logs]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContainerLogConfig {
     /// The largest file, such as `10m`.
@@ -128,7 +128,7 @@ impl ContainerLogConfig {
 }
 
 /// One of `site.ulimits`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct UlimitConfig {
     /// What applies until a program raises it.

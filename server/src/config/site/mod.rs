@@ -14,7 +14,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use guest_protocol::{Authority, Fixed, Live, Site};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::Faults;
 use super::network::{NetworkConfig, Uplink};
@@ -29,7 +29,7 @@ const MOST_BYTES: usize = guest_protocol::MAX_FRAME_BYTES - 16 * 1024;
 const MTU: std::ops::RangeInclusive<u16> = 576..=1500;
 
 /// Table `[site]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SiteConfig {
     /// Mirrors of Docker Hub, asked before it in this order.
@@ -53,7 +53,7 @@ pub struct SiteConfig {
 }
 
 /// One entry of `site.ca`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaConfig {
     /// File of its certificate, or of several (PEM).

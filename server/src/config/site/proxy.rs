@@ -2,12 +2,12 @@
 
 use axum::http::Uri;
 use guest_protocol::Proxy;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::error::Faults;
 
 /// Table `[site.proxy]`.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyConfig {
     /// For `http://`; its URL.

@@ -3,6 +3,7 @@
 mod access;
 mod network;
 mod resources;
+mod site;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,7 @@ pub(super) fn judge(facts: &Facts, has_uplink: bool) -> Vec<Finding> {
     findings.extend(resources::ports(&facts.ports, facts.server_runs));
     findings.push(access::certificate(facts.certificate.as_ref()));
     findings.extend(access::issuers(&facts.issuers));
+    findings.extend(site::judge(&facts.site));
     findings
 }
 

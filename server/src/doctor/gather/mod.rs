@@ -2,6 +2,7 @@
 
 mod kernel;
 mod network;
+mod site;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,13 +10,13 @@ use std::path::{Path, PathBuf};
 use nix::unistd::AccessFlags;
 
 use super::facts::{Certificate, Disk, Facts, Images, Look, Memory, State};
-use super::in_one_line;
 use crate::app;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::hypervisor::trial::{self, Runner, Versions};
 use crate::image::{self, Image};
 use crate::network::Trial;
+use crate::words::in_one_line;
 use crate::{oidc, tls};
 
 /// Takes every look.
@@ -58,6 +59,7 @@ pub(super) async fn gather(config: &Config) -> Facts {
         ports: network::ports(config),
         certificate: certificate(config),
         issuers: issuers(config).await,
+        site: site::gather(config).await,
     }
 }
 

@@ -10,10 +10,10 @@ use tokio::net::TcpSocket;
 use tokio::process::Command;
 
 use super::super::facts::{Filters, Forwarding, Look, Network, Ports};
-use super::super::in_one_line;
 use super::kernel;
 use crate::config::Config;
 use crate::network::{self, NetworkError, Trial};
+use crate::words::in_one_line;
 
 /// A packet filter with a hundred thousand addresses takes about a second to print.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -1,4 +1,5 @@
 mod access;
+mod site;
 
 use std::collections::BTreeMap;
 
@@ -72,6 +73,11 @@ fn good() -> Facts {
         },
         certificate: None,
         issuers: Vec::new(),
+        site: Site {
+            trusted: Vec::new(),
+            named: Vec::new(),
+            now: time::OffsetDateTime::UNIX_EPOCH,
+        },
     }
 }
 

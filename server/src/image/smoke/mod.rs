@@ -4,6 +4,7 @@
 
 mod api;
 mod docker;
+mod left;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +46,9 @@ pub enum SmokeError {
         #[source]
         source: std::io::Error,
     },
+    /// The trial's configuration cannot be written down.
+    #[error("no configuration could be made for the trial")]
+    Config(#[source] toml::ser::Error),
     /// The keys of the trial could not be made.
     #[error("no key could be made")]
     Key(#[from] rcgen::Error),
@@ -138,6 +142,9 @@ async fn try_out(
     })
 }
 
+/// Paths of sockets below must stay short.
+const BASE: &str = "/var/tmp";
+
 /// A folder of the trial's own, which goes with it. QEMU's user must be able to pass through.
 struct Scratch {
     path: PathBuf,
@@ -146,7 +153,9 @@ struct Scratch {
 impl Scratch {
     fn new() -> Result<Self, SmokeError> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-        let path = PathBuf::from(format!("/var/tmp/rd-trial-{}", std::process::id()));
+        let base = Path::new(BASE);
+        left::sweep(base).map_err(file("look for what earlier trials left in", base))?;
+        let path = base.join(left::name(std::process::id()));
         std::fs::DirBuilder::new()
             .mode(0o711)
             .create(&path)

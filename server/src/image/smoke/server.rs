@@ -1,6 +1,8 @@
 //! A server for the trial: this program, with a configuration that offers the one image.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,11 +11,12 @@ use axum::http::StatusCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use remote_docker_api::{CreateLease, DockerEndpoint, Lease};
+use serde::Serialize;
 use tokio::process::{Child, Command};
 
 use super::api::{ask, request};
 use super::{Entry, SmokeError, file};
-use crate::config::{AcceleratorChoice, Config, QemuUids};
+use crate::config::{AcceleratorChoice, Cidr, Config, QemuUids, SiteConfig};
 
 /// How long it may take to be ready: a template is built, which takes most of a minute without hardware
 /// virtualization, with room.
@@ -47,8 +50,8 @@ impl TrialServer {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|it| it.local_addr());
         let address = free.map_err(file("find a port for", folder))?;
         let path = folder.join("config.toml");
-        let text = config_text(folder, address, config);
-        std::fs::write(&path, text).map_err(file("write", &path))?;
+        let text = config_text(folder, address, config)?;
+        write_private(&path, &text).map_err(file("write", &path))?;
         let log_path = folder.join("log");
         let log = std::fs::File::create(&log_path).map_err(file("write", &log_path))?;
         let again = log.try_clone().map_err(file("write", &log_path))?;
@@ -172,23 +175,138 @@ impl TrialServer {
     }
 }
 
+/// Others are kept from it: there may be the proxy's password in it.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+}
+
 /// No wire to the host's network, no audit log, and the machines of those who use this host are none of its
-/// concern.
-fn config_text(folder: &Path, address: SocketAddr, config: &Config) -> String {
+/// concern. What the site has of its own is what its machines will be told, so it is told to this one.
+fn config_text(folder: &Path, address: SocketAddr, config: &Config) -> Result<String, SmokeError> {
     let accelerator = match config.hypervisor.accelerator {
         AcceleratorChoice::Auto => "auto",
         AcceleratorChoice::Kvm => "kvm",
         AcceleratorChoice::Tcg => "tcg",
     };
-    let uids = match config.hypervisor.qemu_uids {
+    let qemu_uids = match config.hypervisor.qemu_uids {
         QemuUids::Auto => "auto".to_owned(),
         QemuUids::Shared => "shared".to_owned(),
         QemuUids::Range { first, last } => format!("{first}-{last}"),
     };
-    format!(
-        "state_dir = \"{folder}/state\"\nimages_dir = \"{folder}/images\"\n\n[http]\nlisten = \
-         \"{address}\"\n\n[network]\nuplink = \"none\"\n\n[hypervisor]\naccelerator = \
-         \"{accelerator}\"\nqemu_uids = \"{uids}\"\n\n[audit]\nenabled = false\n",
-        folder = folder.display()
-    )
+    let site = SiteConfig {
+        // Nothing on this host is reached without a wire to it.
+        reach_on_host: Vec::new(),
+        ..config.site.clone()
+    };
+    let text = TrialConfig {
+        state_dir: folder.join("state"),
+        images_dir: folder.join("images"),
+        http: Http { listen: address },
+        network: Network {
+            uplink: "none",
+            // The site's ranges fit beside this one.
+            guest_network: config.network.guest_network.as_cidr(),
+        },
+        hypervisor: Hypervisor {
+            accelerator,
+            qemu_uids,
+        },
+        audit: Audit { enabled: false },
+        site,
+    };
+    toml::to_string(&text).map_err(SmokeError::Config)
+}
+
+#[derive(Serialize)]
+struct TrialConfig {
+    state_dir: PathBuf,
+    images_dir: PathBuf,
+    http: Http,
+    network: Network,
+    hypervisor: Hypervisor,
+    audit: Audit,
+    site: SiteConfig,
+}
+
+#[derive(Serialize)]
+struct Http {
+    listen: SocketAddr,
+}
+
+#[derive(Serialize)]
+struct Network {
+    uplink: &'static str,
+    guest_network: Cidr,
+}
+
+#[derive(Serialize)]
+struct Hypervisor {
+    accelerator: &'static str,
+    qemu_uids: String,
+}
+
+#[derive(Serialize)]
+struct Audit {
+    enabled: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_trial_has_what_the_site_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
+        let text = format!(
+            r#"
+            [network]
+            guest_network = "10.77.0.0/16"
+            [hypervisor]
+            accelerator = "tcg"
+            qemu_uids = "shared"
+            [site]
+            registry_mirrors = ["http://192.168.1.10:5000"]
+            insecure_registries = ["registry.lan:5001", "10.1.2.0/24"]
+            reach_on_host = ["192.168.1.10:5000"]
+            mtu = 1400
+            address_pools = [{{ base = "10.213.0.0/16", size = 24 }}]
+            container_logs = {{ max_size = "10m", max_files = 3 }}
+            ulimits = {{ nofile = {{ soft = 1024, hard = -1 }} }}
+            [[site.ca]]
+            file = "{}"
+            registries = ["registry.lab:5000"]
+            [site.proxy]
+            http = "http://somebody:secret@proxy.example.org:3128"
+            except = [".example.org"]
+            "#,
+            ca.display()
+        );
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, text).unwrap();
+        let given = config::load(Some(&file), Default::default()).unwrap();
+        let address = "127.0.0.1:7777".parse().unwrap();
+        // A folder whose name takes quoting.
+        let trial = folder.path().join("tri\"al");
+        let text = config_text(&trial, address, &given).unwrap();
+        std::fs::write(&file, text).unwrap();
+        let mut got = config::load(Some(&file), Default::default()).unwrap();
+        assert_eq!(got.state_dir, trial.join("state"));
+        assert_eq!(got.network.guest_network, given.network.guest_network);
+        assert_eq!(got.hypervisor.accelerator, given.hypervisor.accelerator);
+        assert!(got.site.reach_on_host.is_empty());
+        got.site.reach_on_host = given.site.reach_on_host.clone();
+        assert_eq!(got.site, given.site);
+    }
 }

@@ -68,9 +68,8 @@ async fn a_lease_whose_machines_can_never_be_told_ends() {
     let lease = ask(&mut bench, Egress::Open).await;
     for failed in 1..=3 {
         // A machine is destroyed only after it was heard why, and from then on its key is held back.
-        let heard = |bench: &Bench| {
-            bench.sim.admits().went_wrong == failed && bench.sim.vms().is_empty()
-        };
+        let heard =
+            |bench: &Bench| bench.sim.admits().went_wrong == failed && bench.sim.vms().is_empty();
         bench.eventually("it was tried", heard).await;
         // Longer each time.
         bench.pass(8).await;

@@ -2,13 +2,18 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
-use e2e::Machine;
+use e2e::process::{bounded, succeed};
+use e2e::setting::python;
 use e2e::site::{Authority, HOST, PUBLIC, Registry, RegistryPlan, Resolver, World};
+use e2e::{Builder, Machine};
 
 use super::{HUB, NAMES, at, build, builder, context, trusted};
 
 const MIRROR: u16 = 5000;
+
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Whether a connection from the machine itself, not from a container's network, is answered.
 fn reaches(machine: &Machine, port: u16) -> bool {
@@ -43,8 +48,13 @@ fn documented(folder: &Path) -> String {
 
 #[test]
 fn images_come_by_the_mirror_and_without_it_from_where_they_are() {
+    by_the_mirror(builder());
+}
+
+/// The daemon, BuildKit and Testcontainers of a machine of this server.
+pub(crate) fn by_the_mirror(builder: Builder) {
     let authority = Authority::new("the site");
-    let server = builder()
+    let server = builder
         .set(
             "site.registry_mirrors",
             vec![format!("http://{HOST}:{MIRROR}")],
@@ -83,13 +93,13 @@ fn images_come_by_the_mirror_and_without_it_from_where_they_are() {
     assert!(reaches(&machine, MIRROR));
     assert!(!reaches(&machine, MIRROR + 1));
 
-    let names = ["one", "two", "three"].map(|name| format!("{HUB}/library/{name}"));
+    let names = ["one", "two", "three", "four"].map(|name| format!("{HUB}/library/{name}"));
     for name in &names {
         docker.ok(["tag", "busybox", name]);
         docker.ok(["push", "--quiet", name]);
         docker.ok(["rmi", name]);
     }
-    assert!(hub.log().contains("library/three"), "{}", hub.log());
+    assert!(hub.log().contains("library/four"), "{}", hub.log());
 
     docker.ok(["pull", "--quiet", "one"]);
     assert!(
@@ -102,6 +112,19 @@ fn images_come_by_the_mirror_and_without_it_from_where_they_are() {
     build(&machine, &folder, &[]);
     assert!(
         mirror.log().contains("library/two/manifests"),
+        "{}",
+        mirror.log()
+    );
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/testcontainers_pull.py");
+    let mut command = bounded(PATIENCE, python());
+    docker.environment(&mut command);
+    // Its reaper is an image that cannot be had here.
+    command.env("TESTCONTAINERS_RYUK_DISABLED", "true");
+    let inside = succeed(command.arg("-B").arg(script).arg("four"));
+    assert_eq!(inside, "inside");
+    assert!(
+        mirror.log().contains("library/four/manifests"),
         "{}",
         mirror.log()
     );

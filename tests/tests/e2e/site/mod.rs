@@ -2,7 +2,7 @@
 
 mod authorities;
 mod credentials;
-mod mirrors;
+pub(crate) mod mirrors;
 mod template;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -26,7 +26,12 @@ const fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
 
 /// A server whose machines find the site's names, and reach its registry.
 fn builder() -> Builder {
-    TestServer::builder()
+    at_the_site(TestServer::builder())
+}
+
+/// The same with whatever else it was told.
+pub(crate) fn at_the_site(builder: Builder) -> Builder {
+    builder
         .set("network.uplink", "veth")
         .set("network.nameservers", vec![HOST.to_string()])
         .set(
