@@ -111,8 +111,10 @@ mod tests {
             socket
         };
         let closed_at = closed.local_addr().unwrap();
-        let mut site = SiteConfig::default();
-        site.registry_mirrors = vec![format!("http://{open}"), format!("http://{closed_at}/")];
+        let mut site = SiteConfig {
+            registry_mirrors: vec![format!("http://{open}"), format!("http://{closed_at}/")],
+            ..SiteConfig::default()
+        };
         site.proxy.http = Some(format!("http://somebody:secret@{open}"));
         site.proxy.https = site.proxy.http.clone();
         let named = connect(named(&site)).await;
