@@ -61,14 +61,13 @@ lint: packages ## format, clippy, shellcheck, and cargo-deny where it is install
 docs: packages ## the sources' own documentation
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --all-features --document-private-items
 
-bench: build image cli-static ## how long leases take, cold and warm, split by step (LEASES=20); leases a second without machines; what the CLI takes
-	cargo build --locked --profile $(PROFILE) -p e2e --bin cold-lease --bin lease-times --bin cli-figures
-	'$(BIN)/cli-figures' --cli '$(CLI_STATIC)'
-	@tests/as-root.sh 'the benchmark runs virtual machines' \
-	    '$(BIN)/cold-lease' --images '$(IMAGES)' --leases $(or $(LEASES),20)
-	@tests/as-root.sh 'the benchmark runs virtual machines' \
-	    '$(BIN)/lease-times' --images '$(IMAGES)' --times $(or $(LEASES),20)
-	cargo bench --locked -p e2e --bench lease-rate
+# The parts are in docs/performance.md. Given as KEY=VALUE: ONLY=cold,warm (these parts), UPDATE=1 (write the tables
+# of docs/performance.md), and BENCH_FLAGS='--leases 10 …' (how much of each; see its --help).
+bench: build image cli-static ## every benchmark (ONLY=cold,warm for some of them, UPDATE=1 to write docs/performance.md)
+	cargo build --locked --profile $(PROFILE) -p e2e --bin bench
+	@tests/as-root.sh 'the benchmarks run virtual machines' \
+	    '$(BIN)/bench' --images '$(IMAGES)' --cli '$(CLI_STATIC)' --out '$(CARGO_TARGET_DIR)/bench' \
+	    $(if $(ONLY),--only '$(ONLY)') $(if $(UPDATE),--update docs/performance.md) $(BENCH_FLAGS)
 
 soak: build image ## many leases, one after the other, and a look at what stays (CYCLES=200)
 	cargo build --locked --profile $(PROFILE) -p e2e --bin soak

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use e2e::Builder;
-use e2e::figures::describe;
+use e2e::figures::Facts;
 use e2e::setting::Setting;
 use e2e::soak::{Plan, run};
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         .bin
         .unwrap_or_else(|| own.parent().expect("its folder").to_owned());
     let server = Builder::new(Setting::new(bin, arguments.images)).start();
-    println!("{} at the start", describe(&server));
+    println!("{} at the start", Facts::look());
     let plan = Plan {
         warm_up: arguments.warm_up as usize,
         cycles: arguments.cycles as usize,

@@ -17,6 +17,7 @@
 )]
 
 pub mod api;
+pub mod bare;
 pub mod cli;
 pub mod docker;
 mod evidence;

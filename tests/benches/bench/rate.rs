@@ -1,13 +1,6 @@
 //! How many leases a second the server makes and takes back when machines cost nothing, and whether one
 //! costs more while many others live: the real reconciler and relay, a real SQLite file, a simulated
-//! hypervisor. Prints the rates; `make bench` runs it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for people that fails by panicking"
-)]
+//! hypervisor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -16,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use e2e::figures::{Goal, Part, Unit};
 use remote_docker_api::{Egress, EndReason, LeaseId};
 use remote_dockerd::calendar::Calendar;
 use remote_dockerd::clock::{Clock, SystemClock};
@@ -32,27 +25,22 @@ use remote_dockerd::seen::Seen;
 use remote_dockerd::store::{Inserted, NewLease, Store};
 use tokio_util::sync::CancellationToken;
 
-/// How many leases a second the server makes and takes back.
-#[derive(Debug, Parser)]
-struct Arguments {
-    /// How many leases live all the while, one measurement for each number
-    #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
-    live: Vec<u64>,
-    /// How many leases to make and take back in each measurement
-    #[arg(long, default_value_t = 5000)]
-    leases: u64,
-    /// How many clients ask at a time
-    #[arg(long, default_value_t = 64)]
-    clients: u64,
-    /// Given by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
-}
+use crate::Plan;
 
-fn main() {
-    let arguments = Arguments::parse();
-    let most = arguments.live.iter().max().copied().unwrap_or(0) + 2 * arguments.clients;
-    raise_file_limit();
+/// How many clients ask at a time.
+const CLIENTS: u64 = 64;
+
+/// From one to the next where they are asked for at the rate that is to be kept.
+const PACE: Duration = Duration::from_millis(1);
+
+pub(crate) fn measure(plan: &Plan) -> Part {
+    let mut part = Part::begin(
+        "rate",
+        "Leases made and taken back while others live, by 64 clients that ask for the next one at once, and then at an \
+         even pace of 1000 a second: the real reconciler, relay and database, a simulated hypervisor.",
+    );
+    let most = plan.live.iter().max().copied().unwrap_or(0) + 2 * CLIENTS;
+    let limits = raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -61,28 +49,49 @@ fn main() {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(folder.path(), most).await;
         let mut live = 0;
-        for wanted in &arguments.live {
-            let began = Instant::now();
-            server.make(wanted.saturating_sub(live), arguments.clients, false).await;
+        for wanted in &plan.live {
+            server
+                .make(wanted.saturating_sub(live), CLIENTS, false)
+                .await;
             live = live.max(*wanted);
-            let filled = began.elapsed();
             let (began, used) = (Instant::now(), processor_time());
-            let waits = server.make(arguments.leases, arguments.clients, true).await;
+            let waits = server.make(plan.rate_leases, CLIENTS, true).await;
             let (took, used) = (began.elapsed(), processor_time() - used);
-            let each = |time: Duration| time.as_secs_f64() * 1000.0 / arguments.leases as f64;
-            println!(
-                "{live:>6} live: {:>6.0} leases made and taken back a second, {:.3} ms each, {:.3} ms of a processor each; \
-                 ready after {:.1} ms, p99 {:.1} ms (to get there: {:.1} s)",
-                arguments.leases as f64 / took.as_secs_f64(),
-                each(took),
-                each(used),
-                percentile(&waits, 50),
-                percentile(&waits, 99),
-                filled.as_secs_f64(),
-            );
+            tell(&mut part, live, &waits, took, used);
+            paced(&mut part, live, &server.pace(plan.rate_leases).await);
+            eprintln!("{live} live: {} leases", waits.len());
         }
         server.stop.cancel();
     });
+    restore_file_limit(limits);
+    part.note(
+        "The clients use the same processors, and nothing of a lease is left out but its machine.",
+    );
+    part
+}
+
+fn tell(part: &mut Part, live: u64, waits: &[Duration], took: Duration, used: Duration) {
+    let name = format!("{live} live, as many as it can: asked to active");
+    for wait in waits {
+        part.time(&name, *wait);
+    }
+    let count = waits.len() as f64;
+    let rate = count / took.as_secs_f64();
+    let each = used.as_secs_f64() * 1000.0 / count;
+    let name = |what: &str| format!("{live} live, as many as it can: {what}");
+    let asked = Some(Goal::AtLeast(1000.0));
+    part.value(&name("leases"), Unit::PerS, rate, asked);
+    part.value(&name("processor time of each"), Unit::Ms, each, None);
+}
+
+fn paced(part: &mut Part, live: u64, waits: &[Duration]) {
+    let name = format!("{live} live, 1000 a second: asked to active");
+    for wait in waits {
+        part.time(&name, *wait);
+    }
+    let p99 = percentile(waits, 99);
+    let asked = Some(Goal::AtMost(20.0));
+    part.value(&format!("{name}, p99"), Unit::Ms, p99, asked);
 }
 
 struct Server {
@@ -174,6 +183,27 @@ impl Server {
         })
     }
 
+    /// Has leases asked for at an even pace, whatever becomes of them, and takes each back. Answers how long each
+    /// waited from the moment at which its turn was, the shortest first.
+    async fn pace(self: &Arc<Self>, count: u64) -> Vec<Duration> {
+        let mut tasks = tokio::task::JoinSet::new();
+        let start = tokio::time::Instant::now();
+        for number in 0..count {
+            let turn = start + PACE * u32::try_from(number).unwrap();
+            tokio::time::sleep_until(turn).await;
+            let server = self.clone();
+            tasks.spawn(async move {
+                let id = server.active().await;
+                let waited = turn.elapsed();
+                server.end(id).await;
+                waited
+            });
+        }
+        let mut waits = tasks.join_all().await;
+        waits.sort_unstable();
+        waits
+    }
+
     /// Makes so many leases, `clients` at a time, and takes each back if told so. Answers how long each
     /// client waited for each, the shortest first.
     async fn make(self: &Arc<Self>, count: u64, clients: u64, release: bool) -> Vec<Duration> {
@@ -188,20 +218,10 @@ impl Server {
                     .is_ok()
                 {
                     let began = Instant::now();
-                    let id = server.ask().await;
-                    server
-                        .until(id, |row| matches!(row.phase, LeasePhase::Active(_)))
-                        .await;
+                    let id = server.active().await;
                     waits.push(began.elapsed());
                     if release {
-                        server
-                            .store
-                            .wish_end(id, EndReason::Released)
-                            .await
-                            .unwrap();
-                        server
-                            .until(id, |row| matches!(row.phase, LeasePhase::Ended { .. }))
-                            .await;
+                        server.end(id).await;
                     }
                 }
                 waits
@@ -210,6 +230,22 @@ impl Server {
         let mut waits: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
         waits.sort_unstable();
         waits
+    }
+
+    /// Asks for a lease and waits until it is active.
+    async fn active(&self) -> LeaseId {
+        let id = self.ask().await;
+        self.until(id, |row| matches!(row.phase, LeasePhase::Active(_)))
+            .await;
+        id
+    }
+
+    /// Gives it back and waits for its end.
+    async fn end(&self, id: LeaseId) {
+        let wished = self.store.wish_end(id, EndReason::Released).await;
+        wished.unwrap();
+        self.until(id, |row| matches!(row.phase, LeasePhase::Ended { .. }))
+            .await;
     }
 
     async fn ask(&self) -> LeaseId {
@@ -262,8 +298,16 @@ fn processor_time() -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap())
 }
 
-fn raise_file_limit() {
+/// Answers what it was.
+fn raise_file_limit() -> (u64, u64) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    (now, most)
+}
+
+/// So that the servers of other parts have what servers usually have.
+fn restore_file_limit((now, most): (u64, u64)) {
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_NOFILE, now, most).unwrap();
 }

@@ -1,55 +1,36 @@
-//! What the client costs a build machine: its size, how long `--help` takes, and the memory of `run` while
-//! it waits for a machine. Takes a built client, such as that of `make cli-static`, and neither a server nor
-//! root. `make bench` runs it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a program for people that fails by panicking"
-)]
+//! What the client costs a build machine: its size, how long `--help` takes, and the memory of `run` while it
+//! waits for a machine. Takes neither a server nor root.
 
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
-use e2e::figures::{Figures, quantile};
+use e2e::figures::{Goal, Part, Unit};
 
-/// What the client costs a build machine.
-#[derive(Debug, Parser)]
-struct Arguments {
-    /// The client
-    #[arg(long)]
-    cli: PathBuf,
-    /// How often each is measured
-    #[arg(long, default_value_t = 100)]
-    times: usize,
-}
+const HELP: &str = "--help";
+const PEAK: &str = "peak memory of `run` while it waits";
+const TIMES: usize = 100;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-fn main() {
-    let arguments = Arguments::parse();
-    let bytes = std::fs::metadata(&arguments.cli).expect("the client").len();
-    let mut figures = Figures::default();
-    for _ in 0..arguments.times {
-        figures.add("--help", help(&arguments.cli));
-    }
-    figures.ask("--help", Duration::from_millis(10));
-    println!("{}", figures.table());
-
-    let mut peaks: Vec<f64> = (0..arguments.times.div_ceil(10))
-        .map(|_| peak_while_waiting(&arguments.cli))
-        .collect();
-    peaks.sort_by(f64::total_cmp);
-    println!(
-        "peak memory of `run` while it waits: n {}, median {:.1} MiB, p95 {:.1} MiB (asked: 15)",
-        peaks.len(),
-        quantile(&peaks, 0.5),
-        quantile(&peaks, 0.95),
+pub(crate) fn measure(cli: &Path) -> Part {
+    let mut part = Part::begin(
+        "cli",
+        "What the client, as one static file, costs a build machine.",
     );
-    println!("size: {:.1} MB (asked: 15)", bytes as f64 / 1e6);
+    let bytes = std::fs::metadata(cli).expect("the client").len();
+    for number in 0..TIMES {
+        part.time(HELP, help(cli));
+        if number % 10 == 0 {
+            part.add(PEAK, Unit::MiB, peak_while_waiting(cli));
+        }
+    }
+    part.ask(HELP, Goal::AtMost(10.0));
+    part.ask(PEAK, Goal::AtMost(15.0));
+    let size = bytes as f64 / MIB;
+    part.value("size", Unit::MiB, size, Some(Goal::AtMost(14.3)));
+    part
 }
 
 fn client(cli: &Path) -> Command {

@@ -1,0 +1,102 @@
+//! A cold lease, in turns with the least that it could take (QEMU alone, from the same template) and with what it
+//! takes without a template (the same image booted).
+
+use std::time::Instant;
+
+use e2e::bare::{Bare, Recipe, Start};
+use e2e::figures::{Goal, Part};
+use e2e::machine::ClientKey;
+use e2e::process::Watched;
+use e2e::setting::Setting;
+use e2e::{Builder, TestServer};
+use remote_docker_api::LeaseState;
+
+use crate::Plan;
+use crate::ends;
+
+const WHOLE: &str = "POST to docker version";
+const FLOOR: &str = "floor: QEMU alone, same template";
+const BOOT: &str = "QEMU alone, same image booted";
+const RELEASE: &str = "DELETE to machine gone";
+const EXPIRY: &str = "expiry to machine gone";
+
+pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
+    let mut part = Part::begin(
+        "cold",
+        "A lease with no machine in stock, from the request to the first `docker version` over TLS, in turns with \
+         its floor: QEMU started by hand with the same template, until the guest's Docker daemon answers its agent; no \
+         libvirt, no network, no TLS.",
+    );
+    let server = Builder::new(setting.clone()).start();
+    let bare = Bare::new(recipe(&server), server.root().join("bare"));
+    let apart = plan.leases.div_ceil(plan.boots);
+    for number in 0..plan.leases {
+        lease(&server, &mut part);
+        part.time(FLOOR, bare.run(Start::Clone));
+        if number % apart == 0 {
+            part.time(BOOT, bare.run(Start::Boot));
+            part.time(EXPIRY, ends::expiry(&server));
+        }
+        eprintln!("lease {} of {}", number + 1, plan.leases);
+    }
+    part.ask(WHOLE, Goal::AtMost(1000.0));
+    for name in [RELEASE, EXPIRY] {
+        part.ask(name, Goal::AtMost(500.0));
+    }
+    part.ratio(
+        "lease: so many times the floor",
+        WHOLE,
+        FLOOR,
+        Goal::AtMost(1.4),
+    );
+    part.ratio(
+        "faster than a boot, so many times",
+        BOOT,
+        WHOLE,
+        Goal::AtLeast(10.0),
+    );
+    part.note(
+        "`server: …` are the steps as the server tells them with the lease. The boot is without the server's share too, \
+         so a lease that boots takes longer than it.",
+    );
+    part
+}
+
+/// What a clone of this server's template is run with. The lease that tells is not measured: the first one finds
+/// nothing in memory.
+fn recipe(server: &TestServer) -> Recipe {
+    let machine = server.lease();
+    let recipe = Recipe::of(ends::the_machine(server));
+    server.api().release(machine.id());
+    server.wait_state(machine.id(), LeaseState::Ended);
+    recipe
+}
+
+fn lease(server: &TestServer, part: &mut Part) {
+    let key = ClientKey::generate();
+    let request = key.request();
+    assert!(server.host().machines().is_empty(), "a machine is in stock");
+
+    let asked = Instant::now();
+    let lease = server.api().create(&request).expect("a lease");
+    let answered = asked.elapsed();
+    assert!(!lease.warm, "the lease was not cold");
+    let machine = server.hold(lease, &key);
+    let written = asked.elapsed();
+    machine.docker().ok(["version"]);
+    let whole = asked.elapsed();
+
+    part.time(WHOLE, whole);
+    part.time("client: POST answered", answered);
+    for timing in &machine.lease.timings {
+        let took = std::time::Duration::from_millis(timing.duration_ms);
+        part.time(&format!("server: {}", timing.step), took);
+    }
+    part.time("client: docker version", whole - written);
+    let process = Watched::open(ends::the_machine(server));
+    let begun = Instant::now();
+    server.api().release(machine.id());
+    process.wait_gone(ends::LIMIT);
+    part.time(RELEASE, begun.elapsed());
+    server.wait_state(machine.id(), LeaseState::Ended);
+}

@@ -1,0 +1,91 @@
+//! QEMU without anything around it: the floor that a lease is compared with. The machine is that of the server's
+//! clones, from the same template; there is no libvirt, no network in use and no TLS. What it is asked is asked
+//! over the agent's serial port.
+
+mod monitor;
+mod recipe;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::process::{bounded, succeed};
+use monitor::{Agent, Monitor};
+use recipe::Places;
+
+pub use recipe::{Recipe, Start};
+
+/// For the programs that make what a machine needs.
+const LIMIT: Duration = Duration::from_secs(20);
+/// A network card that leads nowhere.
+const TAP: &str = "bare0";
+
+/// Where bare machines are run, one at a time.
+#[derive(Debug)]
+pub struct Bare {
+    recipe: Recipe,
+    folder: PathBuf,
+}
+
+/// A QEMU that is killed when this is dropped.
+struct Process(Child);
+
+impl Bare {
+    /// Below `folder`, in the calling thread's network namespace, which gets a card for the machine.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    #[must_use]
+    pub fn new(recipe: Recipe, folder: PathBuf) -> Self {
+        fs::create_dir_all(&folder).expect("a folder");
+        succeed(
+            bounded(LIMIT, "ip").args(["tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"]),
+        );
+        succeed(bounded(LIMIT, "ip").args(["link", "set", TAP, "up"]));
+        Self { recipe, folder }
+    }
+
+    /// Runs a machine until its Docker daemon has answered, and answers how long that took from the moment at
+    /// which QEMU is started. Its disk is made before that.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn run(&self, start: Start) -> Duration {
+        let places = Places {
+            folder: &self.folder,
+            tap: TAP,
+        };
+        for path in [places.monitor(), places.channel(), places.disk()] {
+            let _ = fs::remove_file(path);
+        }
+        let mut disk = bounded(LIMIT, "qemu-img");
+        disk.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]);
+        succeed(disk.arg(self.recipe.backing(start)).arg(places.disk()));
+        let log = fs::File::create(self.folder.join("qemu.log")).expect("a log");
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(self.recipe.arguments(start, &places));
+        qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+
+        let begun = Instant::now();
+        let _process = Process(qemu.spawn().expect("running QEMU"));
+        let mut monitor = Monitor::connect(&places.monitor());
+        if start == Start::Clone {
+            monitor.load(&self.recipe.template().join("devices"));
+        }
+        monitor.go();
+        let mut agent = Agent::connect(&places.channel());
+        match start {
+            Start::Clone => agent.wait_docker(),
+            Start::Boot => agent.wait_booted(),
+        }
+        begun.elapsed()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
