@@ -72,6 +72,9 @@ pub struct Store {
     desk: Mutex<Option<Desk>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     unwritten_heartbeat_at: Mutex<Option<OffsetDateTime>>,
+    /// What was left there so far. Each may share a commit with others and waits for one.
+    #[cfg(test)]
+    orders: Mutex<Vec<&'static str>>,
 }
 
 /// All that lives, as of one moment.
@@ -131,6 +134,8 @@ impl Store {
             desk: Mutex::new(Some(desk)),
             writer: Mutex::new(Some(writer)),
             unwritten_heartbeat_at: Mutex::default(),
+            #[cfg(test)]
+            orders: Mutex::default(),
         };
         store.set_space_aside().await;
         Ok(store)
@@ -211,7 +216,17 @@ impl Store {
     /// Has something written. It is carried out also when the caller goes away.
     async fn write<O: Operation>(&self, operation: O) -> Result<O::Answer, StoreError> {
         let desk = locked(&self.desk).clone().ok_or(StoreError::Closed)?;
+        #[cfg(test)]
+        locked(&self.orders).push(std::any::type_name::<O>());
         desk.write(operation).await
+    }
+
+    /// What was to be written since this was asked last, by the names of the operations.
+    #[cfg(test)]
+    pub(crate) fn take_orders(&self) -> Vec<&'static str> {
+        let orders = std::mem::take(&mut *locked(&self.orders));
+        let name = |path: &'static str| path.rsplit("::").next().unwrap_or(path);
+        orders.into_iter().map(name).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use guest_protocol::{Call, Event, FromGuest, Phase, Reply, Request, Site, VERSION};
+use guest_protocol::{Call, Event, FromGuest, Phase, Reply, Request, VERSION};
 use serde_json::{Value, json};
 
 /// How long anything may take here.
@@ -134,7 +134,7 @@ impl Agent {
     /// Waits until a guest that boots has a Docker daemon.
     pub(super) fn wait_booted(&mut self) {
         self.ask(Call::Hello { version: VERSION });
-        self.ask(Call::Prepare(Box::new(Site::default())));
+        self.ask(Call::Prepare(Box::default()));
         loop {
             if let FromGuest::Event(Event::Phase(Phase::Ready)) = self.hear() {
                 return;

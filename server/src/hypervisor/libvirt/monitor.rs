@@ -10,6 +10,19 @@ use super::LibvirtError;
 use crate::hypervisor::HypervisorError;
 use crate::hypervisor::disk::says_disk_full;
 
+/// Takes a command to QEMU and brings the answer. Each costs a clone two changes of threads, in libvirt and in QEMU.
+pub(super) trait Monitor {
+    /// # Errors
+    /// When QEMU cannot be talked to.
+    fn ask(&self, command: &str) -> Result<String, HypervisorError>;
+}
+
+impl Monitor for Domain {
+    fn ask(&self, command: &str) -> Result<String, HypervisorError> {
+        self.qemu_monitor_command(command, 0).doing("talk to QEMU")
+    }
+}
+
 /// How often a running migration is looked at.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -18,7 +31,7 @@ const POLL: Duration = Duration::from_millis(2);
 /// # Errors
 /// When QEMU cannot, or takes longer than `limit`.
 pub(super) fn save_devices(
-    domain: &Domain,
+    domain: &impl Monitor,
     path: &Path,
     limit: Duration,
 ) -> Result<(), HypervisorError> {
@@ -34,7 +47,7 @@ pub(super) fn save_devices(
 /// # Errors
 /// When QEMU cannot, or takes longer than `limit`.
 pub(super) fn load_devices(
-    domain: &Domain,
+    domain: &impl Monitor,
     path: &Path,
     limit: Duration,
 ) -> Result<(), HypervisorError> {
@@ -45,7 +58,7 @@ pub(super) fn load_devices(
     finish_migration(domain, doing, path, limit)
 }
 
-fn ignore_shared_memory(domain: &Domain) -> Result<(), HypervisorError> {
+fn ignore_shared_memory(domain: &impl Monitor) -> Result<(), HypervisorError> {
     let capabilities = json!({
         "capabilities": [{ "capability": "x-ignore-shared", "state": true }]
     });
@@ -59,7 +72,7 @@ fn ignore_shared_memory(domain: &Domain) -> Result<(), HypervisorError> {
 }
 
 fn finish_migration(
-    domain: &Domain,
+    domain: &impl Monitor,
     doing: &'static str,
     path: &Path,
     limit: Duration,
@@ -84,7 +97,7 @@ fn finish_migration(
 }
 
 fn command(
-    domain: &Domain,
+    domain: &impl Monitor,
     doing: &'static str,
     name: &str,
     arguments: &Value,
@@ -93,9 +106,7 @@ fn command(
     if !arguments.is_null() {
         command["arguments"] = arguments.clone();
     }
-    let answer = domain
-        .qemu_monitor_command(&command.to_string(), 0)
-        .doing("talk to QEMU")?;
+    let answer = domain.ask(&command.to_string())?;
     read_answer(doing, &answer)
 }
 
@@ -140,7 +151,36 @@ fn file_uri(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+
+    /// A QEMU that has done everything at once, and what it was asked.
+    #[derive(Default)]
+    struct Prompt(RefCell<Vec<String>>);
+
+    impl Monitor for Prompt {
+        fn ask(&self, command: &str) -> Result<String, HypervisorError> {
+            let command: Value = serde_json::from_str(command).unwrap();
+            let name = command["execute"].as_str().unwrap().to_owned();
+            self.0.borrow_mut().push(name);
+            Ok(json!({ "return": { "status": "completed" } }).to_string())
+        }
+    }
+
+    #[test]
+    fn a_clone_costs_three_round_trips_to_qemu() {
+        let qemu = Prompt::default();
+        load_devices(&qemu, Path::new("/devices"), Duration::from_secs(60)).unwrap();
+        assert_eq!(
+            *qemu.0.borrow(),
+            [
+                "migrate-set-capabilities",
+                "migrate-incoming",
+                "query-migrate"
+            ]
+        );
+    }
 
     #[test]
     fn answers_are_results_or_errors() {

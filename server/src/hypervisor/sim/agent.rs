@@ -33,6 +33,8 @@ pub struct SimGuest {
     pub docker_answers: bool,
     /// The end of its daemon's log.
     pub dockerd_log: String,
+    /// How many frames came from the server.
+    pub frames: u32,
     /// How often it was asked how it is.
     pub asked: u32,
     /// What was written on its console.
@@ -77,6 +79,7 @@ impl Default for SimGuest {
             lied: false,
             docker_answers: true,
             dockerd_log: String::new(),
+            frames: 0,
             asked: 0,
             notices: Vec::new(),
         }
@@ -166,6 +169,7 @@ impl SimAgent {
         let mut buffer = vec![0; 8192];
         loop {
             while let Ok(Some(Request { id, call })) = decoder.next_frame() {
+                self.guest(|guest| guest.frames += 1);
                 if matches!(call, Call::Activate(_)) {
                     match fault {
                         Some(SimFault::Hangs) => std::future::pending().await,

@@ -2,6 +2,7 @@ mod agents;
 mod bench;
 mod clock;
 mod closing;
+mod cost;
 mod database;
 mod deadlines;
 mod disk;

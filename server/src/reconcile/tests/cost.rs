@@ -1,0 +1,114 @@
+//! What one lease costs, in counts that are the same on every machine and however busy it is. Seconds are the
+//! benchmarks'; a step more than there was is found here.
+//!
+//! A busy machine can only add to the counts of some leases, when a step lost a race and was planned again. So many
+//! leases are made, and the least that one of them cost is compared.
+
+use std::time::Duration;
+
+use remote_docker_api::EndReason;
+
+use super::bench::Bench;
+use crate::reconcile::Watching;
+
+/// How often something is written from the request until nothing is left: the lease, its machine and that one's three
+/// steps to being ready; that they belong together; the wish for the end, the end, that the machine is gone, and that
+/// this was all. Each waits for a commit, and those that happen to wait together share one: there are never more
+/// commits than this.
+const WRITES: u64 = 10;
+
+/// What is written beside that for those who follow a lease: two steps to tell, of which one that is told late is
+/// left out.
+const PROGRESS: u64 = 2;
+const PROGRESS_NAME: &str = "Progress";
+
+/// What all that adds to the database's journal, in pages of it: whole ones, also where less was changed.
+const JOURNAL_PAGES: u64 = 51;
+/// A page and what the journal puts before it, in bytes.
+const PAGE_BYTES: u64 = 4096 + 24;
+
+/// Frames from the server to the guest's agent: become a machine of your own; listen.
+const FRAMES: u64 = 2;
+
+/// Leases that are counted, one after the other.
+const LEASES: usize = 20;
+
+#[derive(Debug)]
+struct Cost {
+    writes: Vec<&'static str>,
+    journal_bytes: u64,
+    frames: u64,
+}
+
+/// What is counted, how, and how much of it there may be.
+type Count = (&'static str, fn(&Cost) -> u64, u64);
+
+impl Cost {
+    fn of_progress(&self) -> u64 {
+        let named = |name: &&&str| **name == PROGRESS_NAME;
+        self.writes.iter().filter(named).count() as u64
+    }
+
+    fn of_all_else(&self) -> u64 {
+        self.writes.len() as u64 - self.of_progress()
+    }
+}
+
+#[tokio::test]
+async fn a_lease_costs_so_many_writes_bytes_and_frames_and_no_more() {
+    let mut bench = Bench::new().await;
+    // How often a guest is asked how it is depends on how long its lease lasts, and is no cost of having one.
+    bench.settings.watching = Watching {
+        period: Duration::from_secs(24 * 3600),
+        ..Watching::default()
+    };
+    bench.start().await;
+    // The first one builds the template.
+    one(&mut bench).await;
+    let mut costs = Vec::new();
+    for _ in 0..LEASES {
+        costs.push(one(&mut bench).await);
+    }
+    let counts: [Count; 4] = [
+        ("writes", Cost::of_all_else, WRITES),
+        ("writes of progress", Cost::of_progress, PROGRESS),
+        (
+            "pages of the journal",
+            |cost| cost.journal_bytes.div_ceil(PAGE_BYTES),
+            JOURNAL_PAGES,
+        ),
+        ("frames", |cost| cost.frames, FRAMES),
+    ];
+    let mut faults = Vec::new();
+    for (name, of, most) in counts {
+        let least = costs.iter().map(of).min().unwrap();
+        if least > most {
+            faults.push(format!("{least} {name} and not {most}"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:?}; {:?}", costs[0]);
+}
+
+/// Makes a lease and gives it back.
+async fn one(bench: &mut Bench) -> Cost {
+    bench.store.take_orders();
+    let journal = journal_bytes(bench);
+    let lease = bench.ask().await;
+    let grant = bench.active(lease).await;
+    let guest = bench.sim.record(grant.vm).unwrap();
+    bench.release(lease).await;
+    assert_eq!(bench.ended(lease).await, EndReason::Released);
+    bench.clean().await;
+    let frames = u64::from(guest.lock().unwrap().frames);
+    Cost {
+        writes: bench.store.take_orders(),
+        journal_bytes: journal_bytes(bench) - journal,
+        frames,
+    }
+}
+
+/// Looks at its length only: who opened it here would break SQLite's locks.
+fn journal_bytes(bench: &Bench) -> u64 {
+    let path = bench.folder.path().join("state.db-wal");
+    std::fs::metadata(path).unwrap().len()
+}
