@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use guest_protocol::{
-    Activated, Activation, Activity, Call, DOCKER_PORT, Fault, FaultCode, Fixed, Hello,
+    Activated, Activation, Activity, Call, DOCKER_PORT, Event, Fault, FaultCode, Fixed, Hello,
     MAX_NOTICE_BYTES, Reply, Site, Status, VERSION,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::channel::Service;
 use crate::console::say;
@@ -24,7 +24,7 @@ use crate::phase::{self, PhaseCell};
 use crate::site::Settings;
 use crate::ssh::Sshd;
 use crate::supervise::RunningPid;
-use crate::{activate, cgroups, docker, logs, quiesce, tls};
+use crate::{activate, cgroups, clock, cut, disk, docker, logs, quiesce, tls};
 
 /// How long the daemon may take to answer when somebody asks whether it does.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
@@ -52,6 +52,7 @@ pub(crate) struct Agent {
     state: Arc<State>,
     boot_id: String,
     sshd: Sshd,
+    events: mpsc::Sender<Event>,
     clients: Clients,
     /// What the site wants, once the server has told.
     settings: Option<Settings>,
@@ -64,11 +65,17 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(state: Arc<State>, boot_id: String, sshd: Sshd) -> Self {
+    pub(crate) fn new(
+        state: Arc<State>,
+        boot_id: String,
+        sshd: Sshd,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         Self {
             state,
             boot_id,
             sshd,
+            events,
             clients: Clients::default(),
             settings: None,
             quiesced: None,
@@ -89,12 +96,18 @@ impl Agent {
                 activity: activity(&self.clients),
                 docker_answers: docker::get(docker::PING, STATUS_PATIENCE).await.is_ok(),
                 docker_restarts: self.state.docker_restarts.load(Ordering::Relaxed),
+                // Last, so that the answer is soon on its way.
+                unix_time_ns: clock::unix_time_ns().ok(),
             })),
             Call::Logs { max_bytes } => Ok(Reply::Logs(logs::tails(max_bytes))),
             Call::Notice { mut message } => {
                 cut(&mut message, MAX_NOTICE_BYTES);
                 say!("notice: {message}");
                 Ok(Reply::Noticed)
+            }
+            Call::MoveClock { by_ns } => {
+                clock::move_by(by_ns).context("cannot set the clock")?;
+                Ok(Reply::ClockMoved)
             }
             Call::Prepare(site) => {
                 self.prepare(*site)?;
@@ -159,6 +172,8 @@ impl Agent {
         listener::start(place, configs, backends, self.clients.clone())
             .await
             .with_context(|| format!("cannot listen on port {DOCKER_PORT}"))?;
+        // Only now: a template is not to wake up for it, nor is it anybody's concern before.
+        tokio::spawn(disk::watch(self.events.clone()));
         Ok(())
     }
 }
@@ -197,12 +212,6 @@ fn activity(clients: &Clients) -> Activity {
         requests_pending: traffic.pending(),
         builds_running: traffic.builds().max(build_steps),
         containers_running: running.map(|running| running.containers),
-    }
-}
-
-fn cut(text: &mut String, max_bytes: usize) {
-    while text.len() > max_bytes {
-        text.pop();
     }
 }
 

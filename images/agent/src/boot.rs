@@ -20,7 +20,7 @@ use crate::port::Port;
 use crate::reaper::{Exit, Reaper};
 use crate::ssh::Sshd;
 use crate::supervise::{self, Daemon, RunningPid};
-use crate::{channel, docker, identity, mounts, net};
+use crate::{channel, docker, identity, mounts, net, oom};
 
 /// Where programs of the guest are found.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -113,9 +113,11 @@ async fn serve() -> anyhow::Result<Infallible> {
             Arc::clone(&state),
             boot_id.trim_end().to_owned(),
             Sshd::new(reaper.clone()).context("cannot prepare for SSH")?,
+            events.clone(),
         ),
         outbox,
     ));
+    oom::watch(events.clone()).context("cannot follow the kernel's log")?;
     net::loopback_up().await?;
     load_modules(&reaper).await?;
     // Nobody else sets it.

@@ -15,8 +15,8 @@ pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
 /// What the Docker daemon calls the parent of its containers, and below it that of build steps, when
 /// there is no systemd.
-const DOCKER: &str = "docker";
-const BUILDKIT: &str = "buildkit";
+pub(crate) const DOCKER: &str = "docker";
+pub(crate) const BUILDKIT: &str = "buildkit";
 
 /// How many groups are looked at. A tenant may make as many as it likes.
 const MAX_GROUPS: usize = 2000;

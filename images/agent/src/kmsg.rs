@@ -1,6 +1,7 @@
-//! The kernel's log, read for one line: that the random number generator was reseeded because this
-//! machine is a copy.
+//! The kernel's log: what of it the kernel itself wrote, and one line of that, that the random number
+//! generator was reseeded because this machine is a copy.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep};
 const POLL: Duration = Duration::from_millis(2);
 
 /// What `drivers/char/random.c` says when the VM generation id changed.
-const RESEEDED: &[u8] = b"crng reseeded due to virtual machine fork";
+const RESEEDED: &str = "crng reseeded due to virtual machine fork";
 
 /// A place in the kernel's log.
 pub(crate) struct Mark {
@@ -71,17 +72,20 @@ impl Mark {
     }
 }
 
-/// Whether a record of `/dev/kmsg` (`priority,number,time,flags;text`) is the line. Programs can
-/// write to the log as well, but the kernel never lets them use its own facility, which is 0: the
+/// The text of a record of `/dev/kmsg` (`priority,number,time,flags;text`) if the kernel wrote it. Programs
+/// can write to the log as well, but the kernel never lets them use its own facility, which is 0: the
 /// priority of its records is below 8.
-fn is_reseed_record(record: &[u8]) -> bool {
-    let Some(semicolon) = record.iter().position(|&byte| byte == b';') else {
-        return false;
-    };
+pub(crate) fn of_the_kernel(record: &[u8]) -> Option<Cow<'_, str>> {
+    let semicolon = record.iter().position(|&byte| byte == b';')?;
     let (header, text) = (&record[..semicolon], &record[semicolon + 1..]);
-    let from_kernel = matches!(header, [b'0'..=b'7', b',', ..]);
     let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    from_kernel && line.strip_prefix(b"random: ").unwrap_or(line) == RESEEDED
+    matches!(header, [b'0'..=b'7', b',', ..]).then(|| String::from_utf8_lossy(line))
+}
+
+/// Whether a record is the line.
+fn is_reseed_record(record: &[u8]) -> bool {
+    of_the_kernel(record)
+        .is_some_and(|line| line.strip_prefix("random: ").unwrap_or(&line) == RESEEDED)
 }
 
 #[cfg(test)]

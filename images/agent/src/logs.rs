@@ -1,6 +1,7 @@
 //! The ends of the logs, for whoever asks why a machine does not do what it should. The tenant may
 //! have put anything where they are, so nothing here waits, and each read has an end.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,11 +9,15 @@ use std::path::Path;
 
 use guest_protocol::{Logs, MAX_LOG_TAIL_BYTES};
 
-use crate::daemon_log;
+use crate::{daemon_log, kmsg};
 
 /// How many records of the kernel's log are read; its ring holds fewer, but somebody may write while
 /// it is read.
 const MAX_RECORDS: usize = 20_000;
+
+/// How many grave lines of the kernel are kept, and how much of each.
+const MAX_GRAVE: usize = 16;
+const MAX_GRAVE_BYTES: usize = 300;
 
 /// The last `max_bytes` of each log, or a little less.
 pub(crate) fn tails(max_bytes: u32) -> Logs {
@@ -61,18 +66,67 @@ fn kernel(max: usize) -> io::Result<String> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open("/dev/kmsg")?;
-    Ok(text(&records(log, max)?, max))
+    Ok(records(log, max)?.end(max))
 }
 
-/// The lines of `/dev/kmsg` from its beginning; of what is longer than `max` more than that.
-fn records(mut log: File, max: usize) -> io::Result<Vec<u8>> {
-    let mut lines = Vec::new();
+/// What `/dev/kmsg` says.
+#[derive(Default)]
+struct Records {
+    /// The last of it.
+    lines: Vec<u8>,
+    /// The last grave ones of all of it.
+    grave: VecDeque<String>,
+}
+
+impl Records {
+    fn take(&mut self, record: &[u8], max: usize) {
+        let line = line(record);
+        if is_grave(record) {
+            if self.grave.len() == MAX_GRAVE {
+                self.grave.pop_front();
+            }
+            self.grave.push_back(text(&line, MAX_GRAVE_BYTES));
+        }
+        self.lines.extend(line);
+        if self.lines.len() > 4 * max {
+            self.lines.drain(..self.lines.len() - max);
+        }
+    }
+
+    /// The last `max` bytes; before them, in up to a quarter of that, the grave lines that came earlier. One
+    /// container that comes and goes makes enough lines to hide what happened before.
+    fn end(&self, max: usize) -> String {
+        let tail = text(&self.lines, max - max / 4);
+        let hidden = self.grave.iter().filter(|line| !tail.contains(*line));
+        let hidden: String = hidden.map(String::as_str).collect();
+        if hidden.is_empty() {
+            return text(&self.lines, max);
+        }
+        const MORE: &str = "[...]\n";
+        let before = text(hidden.as_bytes(), (max / 4).saturating_sub(MORE.len()));
+        if before.is_empty() {
+            return text(&self.lines, max);
+        }
+        before + MORE + &tail
+    }
+}
+
+/// Whether the kernel itself calls it an error (level 3) or worse, as it does where a disk does not read or
+/// write, a task hangs or a process is killed for want of memory; and for what that was.
+fn is_grave(record: &[u8]) -> bool {
+    matches!(record, [b'0'..=b'3', b',', ..])
+        || kmsg::of_the_kernel(record).is_some_and(|text| text.starts_with("oom-kill:"))
+}
+
+/// Reads it from its beginning; of what is longer than `max` more than that.
+fn records(mut log: File, max: usize) -> io::Result<Records> {
+    let mut records = Records::default();
     // One read gives one record; none is longer.
     let mut record = [0; 8192];
     for _ in 0..MAX_RECORDS {
         match log.read(&mut record) {
             Ok(0) => break,
-            Ok(length) => lines.extend(line(&record[..length])),
+            Ok(length) => records.take(&record[..length], max),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => break,
                 // Records were overwritten before they were read: go on with the oldest left.
@@ -80,11 +134,8 @@ fn records(mut log: File, max: usize) -> io::Result<Vec<u8>> {
                 _ => return Err(error),
             },
         }
-        if lines.len() > 4 * max {
-            lines.drain(..lines.len() - max);
-        }
     }
-    Ok(lines)
+    Ok(records)
 }
 
 /// `priority,number,microseconds,flags;text` as `[seconds] text`.
@@ -162,6 +213,43 @@ mod tests {
         let record = b"6,339,5140900,-;NET: Registered\n SUBSYSTEM=acpi\n";
         assert_eq!(line(record), b"[5.141] NET: Registered\n");
         assert_eq!(line(b"rubbish"), b"[0.000] rubbish\n");
+    }
+
+    #[test]
+    fn what_was_grave_is_not_hidden_by_what_came_after() {
+        let mut records = Records::default();
+        let mut say = |priority: u32, text: &str| {
+            let record = format!("{priority},1,1000000,-;{text}\n");
+            records.take(record.as_bytes(), 1000);
+            records.end(1000)
+        };
+        say(3, "blk_update_request: I/O error, dev vda, sector 7");
+        say(6, "oom-kill:constraint=CONSTRAINT_NONE,task=web");
+        // A program that calls itself the kernel.
+        say(11, "I/O error of a program");
+        let mut end = String::new();
+        for number in 0..1000 {
+            end = say(
+                6,
+                &format!("docker0: port {number} entered forwarding state"),
+            );
+        }
+        assert!(end.len() <= 1000, "{}", end.len());
+        let expected = "[1.000] blk_update_request: I/O error, dev vda, sector 7\n\
+                        [1.000] oom-kill:constraint=CONSTRAINT_NONE,task=web\n\
+                        [...]\n[1.000] docker0";
+        assert!(end.starts_with(expected), "{end}");
+        assert!(
+            end.ends_with("port 999 entered forwarding state\n"),
+            "{end}"
+        );
+        // What is in sight is not told twice.
+        end = say(2, "EXT4-fs error (device vda)");
+        assert_eq!(end.matches("EXT4-fs").count(), 1, "{end}");
+        for number in 0..1000 {
+            end = say(2, &format!("EXT4-fs error {number} {}", "x".repeat(5000)));
+        }
+        assert!(end.len() <= 1000, "{}", end.len());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod clock;
 mod connections;
 mod console;
 mod daemon_log;
+mod disk;
 mod docker;
 mod entropy;
 mod identity;
@@ -28,6 +29,7 @@ mod listener_tests;
 mod logs;
 mod mounts;
 mod net;
+mod oom;
 mod phase;
 mod port;
 mod proxy;
@@ -80,5 +82,12 @@ fn main() -> ExitCode {
         Ok(Ok(never)) => match never {},
         Ok(Err(error)) => console::power_off(&format!("{error:#}")),
         Err(_) => console::power_off("a panic, see above"),
+    }
+}
+
+/// Makes it no longer than this.
+fn cut(text: &mut String, max_bytes: usize) {
+    while text.len() > max_bytes {
+        text.pop();
     }
 }

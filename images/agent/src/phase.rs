@@ -51,7 +51,8 @@ pub(crate) fn target(call: &Call) -> Option<Phase> {
         | Call::Prepare(_)
         | Call::Status
         | Call::Logs { .. }
-        | Call::Notice { .. } => None,
+        | Call::Notice { .. }
+        | Call::MoveClock { .. } => None,
         Call::Quiesce => Some(Phase::Quiesced),
         Call::Activate(_) => Some(Phase::Activated),
         Call::Serve { .. } => Some(Phase::Serving),

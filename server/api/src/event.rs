@@ -42,6 +42,12 @@ pub enum EventKind {
     Extended,
     /// Its holder has gone and wants its machine kept for a while.
     Kept,
+    /// The disk of its machine is nearly full.
+    DiskLow,
+    /// The disk of its machine is full.
+    DiskFull,
+    /// A process on its machine was ended because there was no memory left for it.
+    OutOfMemory,
     /// It ends; its machine is being destroyed.
     Ending,
     /// Nothing of it is left on the host. The last event of every lease.
@@ -54,7 +60,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind that a server of this version sends.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Queued,
         Self::Cloning,
         Self::Activating,
@@ -62,6 +68,9 @@ impl EventKind {
         Self::Warning,
         Self::Extended,
         Self::Kept,
+        Self::DiskLow,
+        Self::DiskFull,
+        Self::OutOfMemory,
         Self::Ending,
         Self::Ended,
     ];
@@ -77,6 +86,9 @@ impl EventKind {
             Self::Warning => "warning",
             Self::Extended => "extended",
             Self::Kept => "kept",
+            Self::DiskLow => "disk_low",
+            Self::DiskFull => "disk_full",
+            Self::OutOfMemory => "out_of_memory",
             Self::Ending => "ending",
             Self::Ended => "ended",
             Self::Unknown => "unknown",

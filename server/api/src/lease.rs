@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
-use crate::{Egress, LeaseId};
+use crate::{Egress, LeaseEvent, LeaseId};
 
 /// Body of `POST /v1/leases`. Whatever is left out takes the server's default.
 ///
@@ -294,6 +294,10 @@ pub struct Lease {
     /// What the start was made of, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timings: Vec<StepTiming>,
+    /// What its machine ran out of, oldest first: its events of the kinds `disk_low`, `disk_full` and
+    /// `out_of_memory`, 32 at most. Told by `GET /v1/leases/{id}` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<LeaseEvent>,
     /// A credential for this lease alone, told to whoever makes it. It is good for as long as the lease is
     /// known, also when what the lease was made with is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]

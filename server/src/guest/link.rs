@@ -164,6 +164,18 @@ impl Link {
         }
     }
 
+    /// Moves the guest's clock by so many nanoseconds.
+    ///
+    /// # Errors
+    /// When the agent fails or does not answer within `limit`.
+    pub async fn move_clock(&mut self, by_ns: i64, limit: Duration) -> Result<(), GuestError> {
+        let doing = "set its clock";
+        match within(doing, limit, self.request(doing, Call::MoveClock { by_ns })).await? {
+            Reply::ClockMoved => Ok(()),
+            _ => Err(GuestError::WrongReply { doing }),
+        }
+    }
+
     /// Greets an agent of whose state nothing is known.
     ///
     /// # Errors

@@ -5,13 +5,17 @@
 //! never the server.
 
 mod directory;
+mod drift;
 mod error;
 mod identity;
 mod link;
+mod shortage;
 mod text;
 
 pub use directory::{Ask, AskError, Guests};
+pub use drift::correction;
 pub use error::GuestError;
 pub use identity::{Identity, check as check_identity, ssh_host_key};
 pub use link::{Link, Occurrence};
+pub use shortage::{disk as disk_shortage, memory as memory_shortage};
 pub use text::{printable, printable_lines};

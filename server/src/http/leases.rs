@@ -68,7 +68,16 @@ pub(super) async fn show(
     if is_known(&row) {
         return Ok((StatusCode::NOT_MODIFIED, tagged).into_response());
     }
-    Ok((tagged, Json(own::show(&api, row))).into_response())
+    let (id, troubles) = (row.id, row.troubles);
+    let mut lease = own::show(&api, row);
+    if troubles > 0 {
+        let ahead = api.clock.ahead();
+        lease.warnings = api.store.troubles(id).await?;
+        for warning in &mut lease.warnings {
+            warning.at = warning.at.saturating_add(ahead);
+        }
+    }
+    Ok((tagged, Json(lease)).into_response())
 }
 
 /// Names what a lease is now, as `ETag` does. A weak one: its place in the queue is not part of it.

@@ -38,6 +38,7 @@ pub(super) fn lease(
         docker: None,
         ssh: None,
         timings: Vec::new(),
+        warnings: Vec::new(),
         token: None,
     };
     match row.phase {

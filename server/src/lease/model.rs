@@ -126,6 +126,8 @@ pub struct LeaseRow {
     pub attended: bool,
     /// The wish to end it, written by a handler, carried out by the reconciler.
     pub end_wish: Option<EndReason>,
+    /// How often its holder was told that its machine runs out of something.
+    pub troubles: u32,
     /// Where it is in its life.
     pub phase: LeasePhase,
 }

@@ -7,6 +7,7 @@ mod watcher;
 
 use std::time::Duration;
 
+use remote_docker_api::EventKind;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -41,6 +42,12 @@ pub(super) enum Report {
         vm: VmId,
         daemon: String,
         status: String,
+    },
+    /// Its machine runs out of something. The words are printable.
+    Trouble {
+        vm: VmId,
+        kind: EventKind,
+        text: String,
     },
     /// Its channel closed: the machine may be gone.
     Closed { vm: VmId },
@@ -108,6 +115,7 @@ impl Reconciler {
         let watcher = Watcher::new(
             vm,
             self.context.hypervisor.clone(),
+            self.context.clock.clone(),
             watching,
             asked_every,
             self.memory.guests.enter(vm),
@@ -124,6 +132,7 @@ impl Reconciler {
         let (Report::Use { vm, .. }
         | Report::Health { vm, .. }
         | Report::DaemonExited { vm, .. }
+        | Report::Trouble { vm, .. }
         | Report::Closed { vm }) = report;
         // It may have been forgotten while the report was on its way.
         if !self.memory.monitors.contains_key(&vm) {
@@ -147,11 +156,27 @@ impl Reconciler {
                 tracing::warn!(%vm, daemon, status, "{daemon} in {vm} ended ({status}) and is started again");
                 false
             }
+            Report::Trouble { vm, kind, text } => {
+                tracing::warn!(%vm, "{vm}: {text}");
+                self.tell_holder(vm, kind, text);
+                false
+            }
             Report::Closed { .. } => {
                 self.look = Look::Due;
                 true
             }
         }
+    }
+
+    /// Has the holder of this VM told. The loop does not wait for it; how much there may be is bounded by whoever
+    /// reports, and by the store.
+    fn tell_holder(&self, vm: VmId, kind: EventKind, text: String) {
+        let (store, now) = (self.store(), self.context.clock.now());
+        tokio::spawn(async move {
+            if let Err(error) = store.tell_trouble(vm, kind, &text, now).await {
+                tracing::warn!(%vm, error = &error as &dyn std::error::Error, "the holder of {vm} is not told: {text}");
+            }
+        });
     }
 
     /// How often the guest of this VM is asked.

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseEvent, LeaseId};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
 use super::audit::TOLD;
@@ -49,17 +50,19 @@ impl Store {
         .bind(i64::try_from(MOST_EVENTS).unwrap_or(i64::MAX))
         .fetch_all(&self.pool)
         .await?;
-        let event = |row| {
-            let columns = Columns::new("lease_events", row);
-            Ok(LeaseEvent {
-                seq: columns.number("seq")?,
-                at: columns.time("at")?,
-                kind: columns.word("kind")?,
-                detail: columns.get("detail")?,
-            })
-        };
         rows.iter().map(event).collect()
     }
+}
+
+/// One event, of a row that calls its lease `id`.
+pub(super) fn event(row: &SqliteRow) -> Result<LeaseEvent, StoreError> {
+    let columns = Columns::new("lease_events", row);
+    Ok(LeaseEvent {
+        seq: columns.number("seq")?,
+        at: columns.time("at")?,
+        kind: columns.word("kind")?,
+        detail: columns.get("detail")?,
+    })
 }
 
 struct Progress {

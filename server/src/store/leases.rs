@@ -217,6 +217,7 @@ impl Operation for Insert {
             wait_until: kept(new.wait_until),
             attended: new.attended,
             end_wish: None,
+            troubles: 0,
             phase: LeasePhase::Waiting,
         };
         change.wrote_lease(&row);

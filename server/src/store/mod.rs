@@ -16,6 +16,7 @@ mod rows;
 mod schema;
 mod taken;
 mod transitions;
+mod troubles;
 mod vms;
 mod words;
 mod writer;
@@ -28,6 +29,7 @@ pub use error::StoreError;
 pub use events::MOST_EVENTS;
 pub use leases::{Idempotency, Inserted, NewLease, Wish};
 pub use news::{Changes, Follower, LeaseNews};
+pub use troubles::MOST_TROUBLES;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;

@@ -107,6 +107,7 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
         wait_until: columns.time("wait_until")?,
         attended: columns.get("attended")?,
         end_wish: columns.maybe_word("end_wish")?,
+        troubles: columns.number("troubles")?,
         phase,
     })
 }

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use super::StoreError;
 
 /// Version, name, text.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "leases and vms",
@@ -36,6 +36,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         "who called",
         include_str!("migrations/0007_who_called.sql"),
     ),
+    (8, "troubles", include_str!("migrations/0008_troubles.sql")),
 ];
 
 /// The migrations that are compiled in.

@@ -12,6 +12,7 @@
 
 mod codec;
 mod message;
+mod shortage;
 mod site;
 
 pub use codec::{FrameError, LineDecoder, MAX_FRAME_BYTES, encode};
@@ -19,13 +20,15 @@ pub use message::{
     Activated, Activation, Activity, Call, Event, Fault, FaultCode, FromGuest, Hello, Logs, Phase,
     Reply, Request, Status,
 };
+pub use shortage::{DiskUse, OutOfMemory, Scarce, Whose};
 pub use site::{AddressPool, Authority, Fixed, Live, Proxy, Site, Ulimit};
 
 /// Version of the language. Both sides say theirs in `hello`.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The oldest version that the server still speaks to: that of images from before there were settings of
-/// the site, which do as long as there are none.
+/// the site, which do as long as there are none. Guests of before version 5 do not tell what they run out
+/// of, nor the time, so that nobody corrects it.
 pub const OLDEST_VERSION: u32 = 3;
 
 /// Name of the virtio-serial port; the guest finds it as `/dev/virtio-ports/<name>` or by the
@@ -43,6 +46,9 @@ pub const SSH_ALPN: &[u8] = b"remote-docker-ssh";
 /// The most of one log that a guest sends, in bytes. Three of them fit into a frame, even if every
 /// character is one that JSON writes as two.
 pub const MAX_LOG_TAIL_BYTES: usize = 10 * 1024;
+
+/// The longest name of a process or a container that a guest tells, in bytes.
+pub const MAX_NAME_BYTES: usize = 120;
 
 /// The longest notice, in bytes.
 pub const MAX_NOTICE_BYTES: usize = 300;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Live, Site};
+use crate::{DiskUse, Live, OutOfMemory, Site};
 
 /// Server to agent: do something and answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,12 @@ pub enum Call {
     Notice {
         /// One line; cut after [`crate::MAX_NOTICE_BYTES`].
         message: String,
+    },
+    /// Move the clock by so much. Answered with [`Reply::ClockMoved`] in every phase.
+    MoveClock {
+        /// Nanoseconds, forward if positive. A difference and no moment: however long the frame is on
+        /// its way, it means the same.
+        by_ns: i64,
     },
 }
 
@@ -131,6 +137,8 @@ pub enum Reply {
     Logs(Logs),
     /// To [`Call::Notice`].
     Noticed,
+    /// To [`Call::MoveClock`].
+    ClockMoved,
 }
 
 /// Who the agent is.
@@ -198,6 +206,10 @@ pub struct Status {
     pub docker_restarts: u32,
     /// What its holder does with it.
     pub activity: Activity,
+    /// The guest's clock between the question and this answer, in nanoseconds since 1970 (UTC). An agent that
+    /// does not know [`Call::MoveClock`] does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unix_time_ns: Option<u64>,
 }
 
 /// What is done with a guest. Nothing of it is asked of the Docker daemon, so that a daemon that is
@@ -254,6 +266,10 @@ pub enum Event {
         /// How it ended, in words, such as `exit status 1`.
         status: String,
     },
+    /// The file system on which Docker keeps everything is nearly full, or full.
+    Disk(DiskUse),
+    /// The kernel ended a process because there was no memory left for it.
+    OutOfMemory(OutOfMemory),
 }
 
 /// Why a request was not done.

@@ -110,6 +110,7 @@ async fn answers_to_a_predecessor_and_its_half_frame_are_passed_over() {
             connections: 3,
             ..Default::default()
         },
+        unix_time_ns: None,
     };
     // The stale lines arrive in the same read as nothing of ours, so they are met first.
     let expected = status.clone();

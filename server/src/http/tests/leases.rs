@@ -1,8 +1,9 @@
 //! A lease from its request to its end.
 
-use remote_docker_api::{Egress, EndReason, Lease, LeaseList, LeaseState};
+use remote_docker_api::{Egress, EndReason, EventKind, Lease, LeaseList, LeaseState};
 
 use super::*;
+use crate::ids::VmId;
 
 #[tokio::test]
 async fn a_lease_is_made_shown_listed_and_given_back() {
@@ -155,4 +156,32 @@ async fn leases_that_are_not_there_and_ids_that_are_none() {
             answer.problem(400, ErrorCode::InvalidId);
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_machine_runs_out_of_is_shown_and_who_waits_is_woken() {
+    let fixture = Fixture::new().await;
+    let lease = fixture.active(json!({})).await;
+    assert_eq!(lease.warnings, []);
+    let vm = VmId::from_bits(lease.id.bits());
+    let path = format!("/v1/leases/{}", lease.id);
+    let tag = fixture.get(&path).await.header("etag").to_owned();
+    let waits = with_token(Method::GET, &format!("{path}?wait_s=60"));
+    let waits = waits.header("if-none-match", &tag).body(Body::empty());
+    let waits = fixture.send(waits.unwrap());
+    let tells = async {
+        let words = "the machine's disk is full, 3 MiB are left";
+        let store = &fixture.api.store;
+        let told = store.tell_trouble(vm, EventKind::DiskFull, words, NOW);
+        told.await.unwrap().unwrap();
+    };
+    let (woken, ()) = tokio::join!(waits, tells);
+    let woken: Lease = woken.json();
+    let [warning] = woken.warnings.as_slice() else {
+        panic!("not one warning: {:?}", woken.warnings);
+    };
+    assert_eq!((warning.seq, warning.kind), (3, EventKind::DiskFull));
+    assert_eq!(warning.at, NOW);
+    let now: Lease = fixture.get(&path).await.json();
+    assert_eq!(now.warnings, woken.warnings);
 }

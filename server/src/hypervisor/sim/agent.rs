@@ -39,6 +39,12 @@ pub struct SimGuest {
     pub asked: u32,
     /// What was written on its console.
     pub notices: Vec<String>,
+    /// What its clock shows, in nanoseconds since 1970; it stands still. `None` for an agent that does not tell.
+    pub clock_ns: Option<u64>,
+    /// By how much its clock was moved, each time.
+    pub clock_moves: Vec<i64>,
+    /// What it is going to say unasked, before its next answer.
+    pub says: Vec<Event>,
 }
 
 impl SimGuest {
@@ -61,6 +67,7 @@ impl SimGuest {
             docker_answers: self.docker_answers,
             docker_restarts: 0,
             activity,
+            unix_time_ns: self.clock_ns,
         }
     }
 }
@@ -82,6 +89,9 @@ impl Default for SimGuest {
             frames: 0,
             asked: 0,
             notices: Vec::new(),
+            clock_ns: None,
+            clock_moves: Vec::new(),
+            says: Vec::new(),
         }
     }
 }
@@ -182,6 +192,14 @@ impl SimAgent {
                     Manners::Boasts => Ok(boast()),
                     _ => self.answer(call, fault),
                 };
+                for event in self.guest(|guest| std::mem::take(&mut guest.says)) {
+                    let Ok(frame) = encode(&FromGuest::Event(event)) else {
+                        return;
+                    };
+                    if stream.write_all(&frame).await.is_err() {
+                        return;
+                    }
+                }
                 let Ok(frame) = encode(&FromGuest::Reply { id, result }) else {
                     return;
                 };
@@ -241,6 +259,14 @@ impl SimAgent {
             (Call::Notice { message }, _) => {
                 self.guest(|guest| guest.notices.push(message));
                 Reply::Noticed
+            }
+            (Call::MoveClock { by_ns }, _) => {
+                self.guest(|guest| {
+                    guest.clock_moves.push(by_ns);
+                    let moved = guest.clock_ns.and_then(|now| now.checked_add_signed(by_ns));
+                    guest.clock_ns = moved;
+                });
+                Reply::ClockMoved
             }
             (_, phase) => {
                 return Err(Fault {

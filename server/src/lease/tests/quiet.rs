@@ -94,6 +94,7 @@ fn held(id: u64, ttl_s: u32) -> (LeaseRow, VmRow) {
         wait_until: at(60),
         attended: false,
         end_wish: None,
+        troubles: 0,
         phase: LeasePhase::Active(Box::new(grant)),
     };
     let vm = VmRow {

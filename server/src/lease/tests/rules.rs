@@ -36,6 +36,7 @@ pub(super) fn waiting(id: u64, name: &str) -> LeaseRow {
         wait_until: at(1000),
         attended: false,
         end_wish: None,
+        troubles: 0,
         phase: LeasePhase::Waiting,
     }
 }

@@ -103,6 +103,7 @@ impl World {
             wait_until: self.now + Duration::seconds(asked.wait_s),
             attended: asked.attended,
             end_wish: None,
+            troubles: 0,
             phase: LeasePhase::Waiting,
         };
         self.leases.insert(id, lease);

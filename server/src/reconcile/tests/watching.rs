@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use remote_docker_api::EndReason;
+use guest_protocol::{DiskUse, Event, OutOfMemory, Scarce, Whose};
+use remote_docker_api::{EndReason, LeaseEvent, LeaseId};
 
 use super::bench::{Bench, key};
 use crate::guest::AskError;
 use crate::hypervisor::sim::Manners;
 use crate::ids::VmId;
 use crate::lease::LeasePhase;
+use crate::store::MOST_TROUBLES;
 
 /// How often it was asked how it is; `None` when it is gone.
 fn asked(bench: &Bench, vm: VmId) -> Option<u32> {
@@ -213,4 +215,134 @@ async fn a_channel_that_closes_is_opened_again() {
     bench.sim.hang_up(vm);
     asked_again(&bench, vm).await;
     bench.guests().logs(vm, 1).await.unwrap();
+}
+
+/// What its holder was told that the machine of this lease runs out of, once `enough` says so.
+async fn told(
+    bench: &Bench,
+    lease: LeaseId,
+    enough: impl Fn(&[LeaseEvent]) -> bool,
+) -> Vec<LeaseEvent> {
+    let look = async {
+        loop {
+            let told = bench.store.troubles(lease).await.unwrap();
+            if enough(&told) {
+                return told;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(60), look).await;
+    told.expect("the holder was not told")
+}
+
+fn killed(process: &str) -> Event {
+    Event::OutOfMemory(OutOfMemory {
+        process: process.to_owned(),
+        whose: Whose::Container("web\u{1b}[2J".to_owned()),
+        limit_kib: Some(65_536),
+    })
+}
+
+#[tokio::test]
+async fn what_a_machine_runs_out_of_is_told_to_its_holder() {
+    let mut bench = Bench::started().await;
+    let lease = bench.ask().await;
+    let vm = bench.active(lease).await.vm;
+    let usage = DiskUse {
+        full: false,
+        scarce: Scarce::Space,
+        used_percent: 92,
+        free_mib: 1536,
+    };
+    let says = vec![Event::Disk(usage), killed("cc1")];
+    bench.sim.guest(vm, |guest| guest.says = says);
+    let told = told(&bench, lease, |told| told.len() == 2).await;
+    // Each is written by itself, so they may change places.
+    let mut words: Vec<_> = told
+        .iter()
+        .map(|event| (event.kind.as_str(), event.detail.as_deref().unwrap()))
+        .collect();
+    words.sort_unstable();
+    assert_eq!(
+        words,
+        [
+            (
+                "disk_low",
+                "the machine's disk is 92 % full, 1536 MiB are left"
+            ),
+            (
+                "out_of_memory",
+                "\"cc1\" in container \"web?[2J\" was killed: out of memory (limit 64 MiB)"
+            ),
+        ]
+    );
+    bench.release(lease).await;
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_complains_without_end_does_not_fill_the_database() {
+    let mut bench = Bench::started().await;
+    let lease = bench.ask().await;
+    let vm = bench.active(lease).await.vm;
+    let mut complaints = 0;
+    // Slower than a flood, after which nobody would listen.
+    for _ in 0..10 {
+        bench
+            .sim
+            .guest(vm, |guest| guest.says = vec![killed("cc1"); 50]);
+        complaints += 50;
+        asked_again(&bench, vm).await;
+    }
+    let some = told(&bench, lease, |told| !told.is_empty()).await;
+    assert!(
+        some.len() <= MOST_TROUBLES as usize,
+        "{complaints} made {}",
+        some.len()
+    );
+    let phase = bench.lease(lease).await.phase;
+    assert!(matches!(phase, LeasePhase::Active(_)), "{phase:?}");
+    bench.release(lease).await;
+    bench.clean().await;
+    let all = bench.store.troubles(lease).await.unwrap();
+    assert!(
+        all.len() <= MOST_TROUBLES as usize,
+        "{complaints} made {}",
+        all.len()
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_set_right_and_one_that_is_right_is_let_be() {
+    let mut bench = Bench::started().await;
+    let lease = bench.ask().await;
+    let vm = bench.active(lease).await.vm;
+    let now = u64::try_from(bench.wall().unix_timestamp_nanos()).unwrap();
+    let moves = |bench: &Bench| bench.sim.guest(vm, |guest| guest.clock_moves.clone());
+    // It does not tell the time.
+    asked_again(&bench, vm).await;
+    assert_eq!(moves(&bench).unwrap(), [0_i64; 0]);
+    // The clock of this host stands still, so it is known to the nanosecond how far the guest is behind.
+    let behind: i64 = 30_000_000_000;
+    bench
+        .sim
+        .guest(vm, |guest| guest.clock_ns = now.checked_add_signed(-behind));
+    bench
+        .eventually("its clock is moved", |bench| {
+            bench.sim.guest(vm, |guest| guest.clock_ns) == Some(Some(now))
+        })
+        .await;
+    asked_again(&bench, vm).await;
+    asked_again(&bench, vm).await;
+    assert_eq!(moves(&bench).unwrap(), [behind]);
+    // The host's clock jumps.
+    bench.set_clock(3600).await;
+    bench
+        .eventually("its clock is moved after the host's", |bench| {
+            moves(bench).unwrap().last() == Some(&3_600_000_000_000)
+        })
+        .await;
+    bench.release(lease).await;
+    bench.clean().await;
 }

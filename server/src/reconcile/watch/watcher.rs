@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guest_protocol::{Event, Status};
+use remote_docker_api::EventKind;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::health::{Health, Illness};
 use super::{Report, Use};
-use crate::clock::random_bytes;
-use crate::guest::{Ask, GuestError, Link, Occurrence, printable};
+use crate::clock::{Clock, random_bytes};
+use crate::guest::{
+    Ask, GuestError, Link, Occurrence, correction, disk_shortage, memory_shortage, printable,
+};
 use crate::hypervisor::{Hypervisor, HypervisorError};
 use crate::ids::VmId;
 use crate::log_budget::LogBudget;
@@ -48,6 +51,7 @@ enum Trouble {
 pub(super) struct Watcher {
     vm: VmId,
     hypervisor: Arc<dyn Hypervisor>,
+    clock: Arc<dyn Clock>,
     watching: Watching,
     period: watch::Receiver<Duration>,
     asks: mpsc::Receiver<Ask>,
@@ -60,6 +64,7 @@ impl Watcher {
     pub(super) fn new(
         vm: VmId,
         hypervisor: Arc<dyn Hypervisor>,
+        clock: Arc<dyn Clock>,
         watching: Watching,
         period: watch::Receiver<Duration>,
         asks: mpsc::Receiver<Ask>,
@@ -68,6 +73,7 @@ impl Watcher {
         Self {
             vm,
             hypervisor,
+            clock,
             watching,
             period,
             asks,
@@ -163,20 +169,29 @@ impl Watcher {
     /// Asks the guest how it is.
     async fn ask(&mut self, link: &mut Link) -> Result<(), GuestError> {
         let asked_at = Instant::now();
-        let change = match link.status(self.watching.patience).await {
+        let asked_ns = u64::try_from(self.clock.wall().unix_timestamp_nanos()).unwrap_or_default();
+        let (change, by) = match link.status(self.watching.patience).await {
             Ok(status) => {
                 let (vm, what) = (self.vm, used(&status));
-                let took_ms = asked_at.elapsed().as_millis();
+                let took = asked_at.elapsed();
+                let took_ms = took.as_millis();
                 tracing::debug!(%vm, took_ms, ?status, "{vm}: {what:?}");
                 let report = Report::Use { vm, what, asked_at };
                 self.report(report).await;
-                self.health.answered(status.docker_answers, Instant::now())
+                let by = status
+                    .unix_time_ns
+                    .and_then(|guest| correction(asked_ns, took, guest));
+                let change = self.health.answered(status.docker_answers, Instant::now());
+                (change, by)
             }
-            Err(error) if error.channel_holds() => self.health.missed(),
+            Err(error) if error.channel_holds() => (self.health.missed(), None),
             Err(error) => return Err(error),
         };
         self.tell(change).await;
-        Ok(())
+        match by {
+            Some(by_ns) => self.set_right(link, by_ns).await,
+            None => Ok(()),
+        }
     }
 
     async fn take(&mut self, event: Event) {
@@ -191,7 +206,32 @@ impl Watcher {
                     self.report(report).await;
                 }
             }
+            Event::Disk(usage) => self.trouble(disk_shortage(&usage)).await,
+            Event::OutOfMemory(killed) => self.trouble(memory_shortage(&killed)).await,
             Event::Phase(_) => {}
+        }
+    }
+
+    async fn trouble(&mut self, (kind, text): (EventKind, String)) {
+        if self.may_log() {
+            let vm = self.vm;
+            self.report(Report::Trouble { vm, kind, text }).await;
+        }
+    }
+
+    /// Moves the guest's clock, which told the time and is wrong.
+    async fn set_right(&mut self, link: &mut Link, by_ns: i64) -> Result<(), GuestError> {
+        if self.may_log() {
+            let (vm, by_ms) = (self.vm, by_ns / 1_000_000);
+            tracing::info!(%vm, by_ms, "the clock of {vm} is off and is moved by {by_ms} ms");
+        }
+        match link.move_clock(by_ns, self.watching.patience).await {
+            // It will be off the next time as well.
+            Err(error) if error.channel_holds() => {
+                self.warn(&Trouble::Guest(error));
+                Ok(())
+            }
+            result => result,
         }
     }
 
@@ -287,6 +327,7 @@ mod tests {
                 docker_answers,
                 docker_restarts: 0,
                 activity,
+                unix_time_ns: None,
             })
         };
         assert_eq!(used(true, quiet), Use::IdleFor(time::Duration::seconds(90)));

@@ -5,6 +5,7 @@ mod deadlines;
 mod life;
 mod races;
 mod rules;
+mod troubles;
 mod writer;
 
 use std::collections::BTreeMap;

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use guest_protocol::{FromGuest, Logs, MAX_LOG_TAIL_BYTES, encode};
-use remote_dockerd::guest::{GuestError, Link, Occurrence, printable, ssh_host_key};
+use guest_protocol::{Event, FromGuest, Logs, MAX_LOG_TAIL_BYTES, encode};
+use remote_dockerd::guest::{
+    GuestError, Link, Occurrence, disk_shortage, memory_shortage, printable, ssh_host_key,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
 
@@ -40,7 +42,7 @@ fn seeds() -> Vec<Vec<u8>> {
         FromGuest::Reply { result, .. } => FromGuest::Reply { id: 65_536, result },
         event => event,
     };
-    let questions = [7_u8, 3, 5, 4, 1, 2, 4, 0, 6, 6];
+    let questions = [7_u8, 3, 5, 4, 1, 2, 4, 0, 4, 6, 6, 6, 6];
     let mut seeds: Vec<Vec<u8>> = questions
         .into_iter()
         .zip(replies())
@@ -141,7 +143,14 @@ async fn ask(link: &mut Link, question: u8) -> (&'static str, Option<GuestError>
             Err(error) => ("a", Some(error)),
         },
         6 => match link.next().await {
-            Ok(Occurrence::Event(_)) => ("e", None),
+            Ok(Occurrence::Event(event)) => {
+                match event {
+                    Event::Disk(usage) => harmless(&disk_shortage(&usage).1),
+                    Event::OutOfMemory(killed) => harmless(&memory_shortage(&killed).1),
+                    Event::Phase(_) | Event::DaemonExited { .. } => {}
+                }
+                ("e", None)
+            }
             Ok(Occurrence::Closed) => ("c", Some(GuestError::Closed)),
             Err(error) => ("e", Some(error)),
         },

@@ -3,8 +3,9 @@
 use std::fmt::Debug;
 
 use guest_protocol::{
-    Activated, Activation, Activity, Call, Event, Fault, FaultCode, FrameError, FromGuest, Hello,
-    LineDecoder, Logs, MAX_FRAME_BYTES, Phase, Reply, Request, Status, VERSION, encode,
+    Activated, Activation, Activity, Call, DiskUse, Event, Fault, FaultCode, FrameError, FromGuest,
+    Hello, LineDecoder, Logs, MAX_FRAME_BYTES, OutOfMemory, Phase, Reply, Request, Scarce, Status,
+    VERSION, Whose, encode,
 };
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ pub(super) const WORDS: &[&[u8]] = &[
     b"{\"reply\":{\"id\":65536,\"result\":{\"Ok\":\"quiesced\"}}}\n",
     b"{\"event\":{\"phase\":\"ready\"}}\n",
     b"{\"event\":{\"daemon_exited\":{\"daemon\":\"dockerd\",\"status\":\"exit status 1\"}}}\n",
+    b"{\"event\":{\"out_of_memory\":{\"process\":\"a\",\"whose\":\"machine\",\"limit_kib\":null}}}\n",
     b"\"Err\":{\"code\":\"failed\",\"message\":\"no\"}",
     b"\"result\"",
     b"\"id\":65537",
@@ -100,6 +102,7 @@ pub(super) fn replies() -> Vec<FromGuest> {
             docker_answers: true,
             docker_restarts: 0,
             activity: Activity::default(),
+            unix_time_ns: Some(u64::MAX),
         })),
         Ok(Reply::Logs(Logs {
             dockerd: "one\n\u{1b}[2J\u{202e}two\n".into(),
@@ -111,6 +114,7 @@ pub(super) fn replies() -> Vec<FromGuest> {
             code: FaultCode::Failed,
             message: "\u{1b}no".into(),
         }),
+        Ok(Reply::ClockMoved),
     ];
     let answered = answers.into_iter().zip(65_536..);
     let events = [
@@ -119,6 +123,17 @@ pub(super) fn replies() -> Vec<FromGuest> {
             daemon: "dockerd".into(),
             status: "exit status 1".into(),
         },
+        Event::Disk(DiskUse {
+            full: false,
+            scarce: Scarce::Files,
+            used_percent: 255,
+            free_mib: u64::MAX,
+        }),
+        Event::OutOfMemory(OutOfMemory {
+            process: "\u{1b}[2J".into(),
+            whose: Whose::Container("\u{202e}web\n".into()),
+            limit_kib: Some(65_536),
+        }),
     ];
     answered
         .map(|(result, id)| FromGuest::Reply { id, result })
@@ -141,6 +156,7 @@ fn requests() -> Vec<Request> {
         Call::Notice {
             message: "soon".into(),
         },
+        Call::MoveClock { by_ns: i64::MIN },
     ];
     let numbered = calls.into_iter().zip(1..);
     numbered.map(|(call, id)| Request { id, call }).collect()

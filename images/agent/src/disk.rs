@@ -1,0 +1,206 @@
+//! Whether the file system on which Docker keeps everything is nearly full. A build that finds no room fails
+//! with whatever words its tools have for it; this tells before, and tells it plainly.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use guest_protocol::{DiskUse, Event, Scarce};
+use nix::sys::statvfs::{Statvfs, statvfs};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::console::say;
+
+/// What is looked at.
+const DOCKER: &str = "/var/lib/docker";
+
+/// How often. A look is one system call and reads no disk; between two, a fast disk takes some hundred
+/// megabytes.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// From here on it is nearly full, in percent.
+const LOW_PERCENT: u8 = 90;
+/// Under this it is not any more: a build that goes to and fro about one bound is told of once.
+const FINE_PERCENT: u8 = 85;
+
+/// With less than this left it is full: what one small layer takes, in bytes.
+const FULL_BELOW_BYTES: u64 = 16 * MIB;
+/// With less than so many files to come, likewise.
+const FULL_BELOW_FILES: u64 = 64;
+
+const MIB: u64 = 1024 * 1024;
+
+/// What a file system has, and what of it is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    bytes: Stock,
+    files: Stock,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stock {
+    all: u64,
+    left: u64,
+}
+
+impl Stock {
+    /// Rounded down: nothing is called full that is not.
+    fn used_percent(self) -> u8 {
+        // Some file systems make files as they are needed, and have no number of them.
+        let used = u128::from(self.all.saturating_sub(self.left)) * 100;
+        let percent = used.checked_div(u128::from(self.all)).unwrap_or_default();
+        u8::try_from(percent).unwrap_or(100)
+    }
+}
+
+impl Room {
+    fn of(about: &Statvfs) -> Self {
+        // Not what is free: ext4 keeps some for itself, which not even root gets.
+        let bytes = |blocks: u64| blocks.saturating_mul(about.fragment_size());
+        Self {
+            bytes: Stock {
+                all: bytes(about.blocks()),
+                left: bytes(about.blocks_available()),
+            },
+            files: Stock {
+                all: about.files(),
+                left: about.files_free(),
+            },
+        }
+    }
+
+    /// What is shorter, how short it is, and whether there is next to nothing left.
+    fn usage(self) -> DiskUse {
+        let (bytes, files) = (self.bytes.used_percent(), self.files.used_percent());
+        let no_bytes = self.bytes.left < FULL_BELOW_BYTES;
+        let no_files = self.files.all > 0 && self.files.left < FULL_BELOW_FILES;
+        let (scarce, used_percent) = if !no_bytes && (no_files || files > bytes) {
+            (Scarce::Files, files)
+        } else {
+            (Scarce::Space, bytes)
+        };
+        DiskUse {
+            full: no_bytes || no_files,
+            scarce,
+            used_percent,
+            free_mib: self.bytes.left / MIB,
+        }
+    }
+}
+
+/// What was told last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    #[default]
+    Fine,
+    Low,
+    Full,
+}
+
+impl Told {
+    /// What is to be told of this, if it is worse than what was told since it was fine.
+    fn next(&mut self, usage: DiskUse) -> Option<DiskUse> {
+        let now = match usage.used_percent {
+            _ if usage.full => Self::Full,
+            LOW_PERCENT.. => Self::Low,
+            FINE_PERCENT.. => return None,
+            _ => Self::Fine,
+        };
+        if now == Self::Fine {
+            *self = now;
+        }
+        (now > *self).then(|| {
+            *self = now;
+            usage
+        })
+    }
+}
+
+/// Tells when it is nearly full, and when it is full. Never returns.
+pub(crate) async fn watch(events: mpsc::Sender<Event>) -> Infallible {
+    let mut told = Told::default();
+    let mut looks = interval(PERIOD);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        // What cannot be looked at is not full as far as anybody knows.
+        let Ok(about) = statvfs(DOCKER) else { continue };
+        if let Some(usage) = told.next(Room::of(&about).usage())
+            && events.try_send(Event::Disk(usage)).is_err()
+        {
+            say!(
+                "the disk is {} % full, and the server does not read",
+                usage.used_percent
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1024 * MIB;
+
+    fn room(bytes_left: u64, files_left: u64) -> Room {
+        Room {
+            bytes: Stock {
+                all: 10 * GIB,
+                left: bytes_left,
+            },
+            files: Stock {
+                all: 100_000,
+                left: files_left,
+            },
+        }
+    }
+
+    fn told(room: Room, told: &mut Told) -> Option<(bool, Scarce, u8)> {
+        let usage = told.next(room.usage())?;
+        Some((usage.full, usage.scarce, usage.used_percent))
+    }
+
+    #[test]
+    fn it_is_told_once_that_it_is_low_and_once_that_it_is_full() {
+        let mut state = Told::default();
+        let mut next = |left| told(room(left, 90_000), &mut state);
+        assert_eq!(next(9 * GIB), None);
+        assert_eq!(next(11 * GIB / 10), None);
+        assert_eq!(next(GIB), Some((false, Scarce::Space, 90)));
+        assert_eq!(next(GIB / 2), None);
+        assert_eq!(next(FULL_BELOW_BYTES), None);
+        assert_eq!(next(FULL_BELOW_BYTES - 1), Some((true, Scarce::Space, 99)));
+        assert_eq!(next(0), None);
+        // A build that cleans up and comes back, not by much.
+        assert_eq!(next(14 * GIB / 10), None);
+        assert_eq!(next(0), None);
+        // It was fine in between.
+        assert_eq!(next(16 * GIB / 10), None);
+        assert_eq!(next(0), Some((true, Scarce::Space, 100)));
+        assert_eq!(next(GIB), None);
+    }
+
+    #[test]
+    fn many_small_files_fill_it_as_well() {
+        let mut state = Told::default();
+        let mut next = |left| told(room(5 * GIB, left), &mut state);
+        assert_eq!(next(11_000), None);
+        assert_eq!(next(5_000), Some((false, Scarce::Files, 95)));
+        assert_eq!(next(FULL_BELOW_FILES - 1), Some((true, Scarce::Files, 99)));
+        // What has no number of files never runs out of them.
+        let uncounted = Room {
+            files: Stock { all: 0, left: 0 },
+            ..room(5 * GIB, 0)
+        };
+        assert_eq!(told(uncounted, &mut Told::default()), None);
+    }
+
+    #[test]
+    fn a_file_system_can_be_looked_at() {
+        let room = Room::of(&statvfs("/").unwrap());
+        assert!(
+            room.bytes.all > 0 && room.bytes.left <= room.bytes.all,
+            "{room:?}"
+        );
+    }
+}
