@@ -28,6 +28,7 @@ mod ssh;
 mod tls;
 mod transport;
 mod ui;
+mod warnings;
 mod watch;
 
 use error::CliError;

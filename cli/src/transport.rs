@@ -38,6 +38,8 @@ pub(crate) struct Answer {
     pub(crate) content_type: String,
     /// The server's clock (`Date`), as it was written.
     pub(crate) date: String,
+    /// Names what the answer tells (`ETag`), as it was written; empty without one.
+    pub(crate) etag: String,
     pub(crate) body: Bytes,
 }
 
@@ -144,6 +146,7 @@ async fn converse(
     };
     let content_type = text(header::CONTENT_TYPE);
     let date = text(header::DATE);
+    let etag = text(header::ETAG);
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
         .collect()
         .await
@@ -156,6 +159,7 @@ async fn converse(
         status,
         content_type,
         date,
+        etag,
         body,
     })
 }

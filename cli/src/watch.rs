@@ -1,5 +1,5 @@
-//! Looks after a lease while a command uses it: sends heartbeats, warns before it expires, and tells why
-//! it is over.
+//! Looks after a lease while a command uses it: sends heartbeats, warns before it expires and when its
+//! machine runs out of something, and tells why it is over.
 
 use std::future::pending;
 use std::pin::pin;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::client::{ApiError, Client};
 use crate::output::{end_reason, moment};
 use crate::ui::{Ui, in_one_line};
+use crate::warnings::Warnings;
 
 /// How long before the end the warning comes; half the time for a lease shorter than twice this.
 const WARNING_AHEAD: Duration = Duration::from_secs(60);
@@ -33,10 +34,16 @@ const HEARTBEAT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Resolves when the lease is over and that has been said. Sends heartbeats until then, if the server
 /// expects them.
-pub(crate) async fn watch(client: &Client, lease: &Lease, received_at: Instant, ui: Ui) {
+pub(crate) async fn watch(
+    client: &Client,
+    lease: &Lease,
+    received_at: Instant,
+    warnings: &Warnings,
+) {
+    let ui = warnings.ui;
     tokio::select! {
         () = keep_alive(client, lease, ui) => {}
-        why = follow(client, lease, received_at, ui) => ui.warn(&format!(
+        why = follow(client, lease, received_at, warnings) => ui.warn(&format!(
             "the lease {} is over: {why}; the command goes on without its machine",
             lease.id
         )),
@@ -97,16 +104,22 @@ fn is_over(error: &ApiError) -> bool {
 
 /// Follows the lease to its end and gives the reason; warns before, each time that the end is near and
 /// is not the one that was warned of before.
-async fn follow(client: &Client, lease: &Lease, received_at: Instant, ui: Ui) -> &'static str {
+async fn follow(
+    client: &Client,
+    lease: &Lease,
+    received_at: Instant,
+    warnings: &Warnings,
+) -> &'static str {
     let mut ends = Ends::of(lease);
     let mut warned = None;
+    let mut seen = String::new();
     loop {
-        let mut look = pin!(look(client, lease));
+        let mut look = pin!(look(client, lease, &mut seen, warnings));
         let next = loop {
             tokio::select! {
                 next = &mut look => break next,
                 () = near_end(&ends, received_at), if warned != Some(ends.at) => {
-                    warn(lease.id, &ends, ui);
+                    warn(lease.id, &ends, warnings.ui);
                     warned = Some(ends.at);
                 }
             }
@@ -166,18 +179,27 @@ fn warn(lease: LeaseId, ends: &Ends, ui: Ui) {
     ));
 }
 
-/// The lease after its next change, or a while later; or why it is over.
-async fn look(client: &Client, lease: &Lease) -> Result<Lease, &'static str> {
+/// The lease when it is other than what `seen` names, which is then what it is; or why it is over. What its
+/// machine ran out of is told at once.
+async fn look(
+    client: &Client,
+    lease: &Lease,
+    seen: &mut String,
+    warnings: &Warnings,
+) -> Result<Lease, &'static str> {
     loop {
         let asked_at = Instant::now();
-        match client.show(lease.id, POLL_WAIT).await {
-            Ok(now) if matches!(now.state, LeaseState::Ending | LeaseState::Ended) => {
-                return Err(end_reason(now.end_reason));
-            }
-            Ok(now) => {
+        match client.show_other(lease.id, POLL_WAIT, seen).await {
+            Ok(Some((now, tag))) => {
+                warnings.tell(&now);
+                if matches!(now.state, LeaseState::Ending | LeaseState::Ended) {
+                    return Err(end_reason(now.end_reason));
+                }
+                *seen = tag;
                 sleep_until(asked_at + POLL_PACE).await;
                 return Ok(now);
             }
+            Ok(None) => sleep_until(asked_at + POLL_PACE).await,
             Err(error) if error.code() == Some(ErrorCode::LeaseNotFound) => {
                 return Err("the server does not know it any more");
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::{Method, Request, header};
+use hyper::{Method, Request, StatusCode, header};
 use remote_docker_api::{
     ErrorCode, ExtendLease, KeepLease, Lease, LeaseId, LeaseList, LeaseLogs, PROBLEM_CONTENT_TYPE,
     Problem, Secret,
@@ -101,6 +101,35 @@ impl Client {
         let limit = self.timeout.saturating_add(wait);
         let answer = self.call(Method::GET, &path, limit).await?;
         self.about(self.read(answer)?, id)
+    }
+
+    /// The same, waiting for it to become other than what the tag `seen` names, which misses nothing that happened
+    /// between two calls, and with the tag of what it is now. `None` when it is as it was.
+    ///
+    /// # Errors
+    /// As [`Self::show`].
+    pub(crate) async fn show_other(
+        &self,
+        id: LeaseId,
+        wait: Duration,
+        seen: &str,
+    ) -> Result<Option<(Lease, String)>, ApiError> {
+        let path = format!("/v1/leases/{id}?wait_s={}", wait.as_secs());
+        let mut request = self.request(Method::GET, &path, Vec::new());
+        // It is the server's own; without it, what changes while this call waits is told.
+        if let Ok(seen) = header::HeaderValue::from_str(seen)
+            && !seen.is_empty()
+        {
+            request.headers_mut().insert(header::IF_NONE_MATCH, seen);
+        }
+        let answer = self
+            .send(request, self.timeout.saturating_add(wait))
+            .await?;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let etag = answer.etag.clone();
+        Ok(Some((self.about(self.read(answer)?, id)?, etag)))
     }
 
     /// `POST /v1/leases/{id}/heartbeat`, within `limit`.

@@ -25,6 +25,7 @@ use crate::environment::Environment;
 use crate::error::{CliError, signal_exit_code};
 use crate::session::{Context, Session, Terms};
 use crate::signals::{Caught, Signals};
+use crate::warnings::Warnings;
 use crate::watch::watch;
 
 /// How long the server keeps the machine without a sign of life from here.
@@ -85,20 +86,26 @@ async fn attend(
 ) -> Result<ExitStatus, CliError> {
     let pid = child.id();
     let mut over = false;
+    let warnings = Warnings::new(context.ui);
     let mut watched = pin!(watch(
         &context.client,
         &session.lease,
         received_at,
-        context.ui
+        &warnings
     ));
-    loop {
+    let status = loop {
         tokio::select! {
             biased;
-            status = child.wait() => return status.map_err(CliError::Wait),
+            status = child.wait() => break status.map_err(CliError::Wait)?,
             caught = signals.next() => pass_on(caught, pid),
             () = &mut watched, if !over => over = true,
         }
+    };
+    // Of a command that a signal ended it is known why.
+    if status.code().is_some_and(|code| code != 0) && !over {
+        warnings.last_look(&context.client, session.lease.id).await;
     }
+    Ok(status)
 }
 
 fn pass_on(caught: Caught, pid: Option<u32>) {

@@ -50,6 +50,11 @@ pub(crate) fn lease_text(lease: &Lease) -> String {
     if let Some(at) = lease.ended_at {
         lines.push(("gone", moment(at)));
     }
+    for warning in &lease.warnings {
+        let words = warning.detail.as_deref();
+        let words = visible(words.unwrap_or(warning.kind.as_str()), 400);
+        lines.push(("warning", format!("{} {words}", moment(warning.at))));
+    }
     for (name, value) in &lease.labels {
         let label = format!("{}={}", visible(name, 64), visible(value, 256));
         lines.push(("label", label));

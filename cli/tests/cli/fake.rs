@@ -20,6 +20,7 @@ pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) authorization: String,
     pub(crate) idempotency_key: String,
+    pub(crate) if_none_match: String,
     pub(crate) body: Value,
 }
 
@@ -207,7 +208,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut words = line.split_whitespace();
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let (mut length, mut authorization) = (0, String::new());
-    let mut idempotency_key = String::new();
+    let (mut idempotency_key, mut if_none_match) = (String::new(), String::new());
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
@@ -218,6 +219,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
             "content-length" => length = value.parse().unwrap(),
             "authorization" => authorization = value.to_owned(),
             "idempotency-key" => idempotency_key = value.to_owned(),
+            "if-none-match" => if_none_match = value.to_owned(),
             _ => {}
         }
     }
@@ -228,6 +230,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         path,
         authorization,
         idempotency_key,
+        if_none_match,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     })
 }
@@ -246,6 +249,8 @@ fn usual(request: &Request) -> Reply {
     match (request.method.as_str(), request.path.as_str()) {
         ("POST", "/v1/leases") => Reply::Json(201, lease(request)),
         ("GET", "/v1/leases") => Reply::Json(200, json!({ "leases": [] })),
+        // Asked when a command failed; nothing more is known of it.
+        ("GET", path) if path.ends_with("?wait_s=0") => Reply::Html(404),
         ("GET", _) => Reply::Hang,
         ("POST", path) if path.ends_with("/heartbeat") => Reply::Json(200, json!({})),
         ("DELETE", _) => Reply::Raw(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),

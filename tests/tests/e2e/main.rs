@@ -20,6 +20,7 @@ mod ending;
 mod engines;
 mod faults;
 mod guest;
+mod hygiene;
 mod images;
 mod integrations;
 mod isolation;
