@@ -9,9 +9,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Route;
+use super::connection::{self, Carrier, Doubt};
 use super::gate::{Full, Gate};
 use super::hall::{Hall, Wait};
-use super::splice::{self, Carrier, Doubt};
 
 /// Connections that may wait to be taken; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: u32 = 1024;
@@ -84,12 +84,12 @@ async fn attend(port: Arc<Port>, client: TcpStream, wait: Wait) {
     // Looks only: the byte is the guest's.
     let said = tokio::select! {
         biased;
-        () = cut.cancelled() => return splice::reset(client),
-        () = wait.leave.cancelled() => return splice::reset(client),
+        () = cut.cancelled() => return connection::reset(client),
+        () = wait.leave.cancelled() => return connection::reset(client),
         said = tokio::time::timeout(port.silence, client.peek(&mut first)) => said,
     };
     if !matches!(said, Ok(Ok(1))) {
-        return splice::reset(client);
+        return connection::reset(client);
     }
     let admit = || match port.gate.enter() {
         Ok(counted) => Some(counted),
@@ -105,5 +105,5 @@ async fn attend(port: Arc<Port>, client: TcpStream, wait: Wait) {
         }
     };
     let doubt = Doubt { wait, late, admit };
-    splice::run(&port.carrier, client, *route, cut, doubt).await;
+    connection::run(&port.carrier, client, *route, cut, doubt).await;
 }

@@ -3,9 +3,10 @@
 //! neither reads nor changes it.
 
 mod accept;
+mod carry;
+mod connection;
 mod gate;
 mod hall;
-mod splice;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -86,7 +87,7 @@ pub struct Relay {
 }
 
 struct Inner {
-    carrier: Arc<splice::Carrier>,
+    carrier: Arc<connection::Carrier>,
     listen: Ipv4Addr,
     limits: Limits,
     runtime: Handle,
@@ -128,7 +129,7 @@ impl Relay {
     /// then runs the connections.
     #[must_use]
     pub fn new(dialer: Arc<dyn Dial>, listen: Ipv4Addr, limits: Limits) -> Self {
-        let carrier = splice::Carrier {
+        let carrier = connection::Carrier {
             dialer,
             dial_timeout: limits.dial_timeout,
         };

@@ -17,6 +17,7 @@ use super::{Limits, Relay, Route};
 use crate::network::{Dial, DirectDialer};
 
 mod handshakes;
+mod streams;
 
 const LEASE: LeaseId = LeaseId::from_bits(1);
 const OTHER: LeaseId = LeaseId::from_bits(2);

@@ -10,18 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Route;
+use super::carry::carry;
 use super::gate::Pass;
 use super::hall::Wait;
 use super::turns::Turns;
 use crate::network::Dial;
-
-/// In each direction.
-const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A peer that vanished without a word is noticed after `idle + interval × count`: two minutes. A
 /// stream without traffic, such as `docker events`, is not disturbed.
@@ -63,7 +60,7 @@ pub(super) async fn run(
         () = &mut late => return reset(client),
         dialed = carrier.dial(route) => dialed,
     };
-    let mut guest = match dialed {
+    let guest = match dialed {
         Ok(guest) => guest,
         Err(error) => {
             tracing::debug!(
@@ -76,16 +73,19 @@ pub(super) async fn run(
     if let Err(error) = tune(&client).and_then(|()| tune(&guest)) {
         tracing::debug!(lease = %route.lease, %error, "could not tune a connection");
     }
-    let mut client = Turns::new(client);
-    let talking = client.talking();
+    let turns = Turns::default();
     let whole = {
-        let copied =
-            copy_bidirectional_with_sizes(&mut client, &mut guest, BUFFER_BYTES, BUFFER_BYTES);
+        let copied = async {
+            tokio::try_join!(
+                carry(&client, &guest, || turns.client_spoke()),
+                carry(&guest, &client, || turns.guest_spoke()),
+            )
+        };
         let mut copied = pin!(copied);
         let ended = tokio::select! {
             biased;
             () = cut.cancelled() => Some(false),
-            () = talking.cancelled() => None,
+            () = turns.talking().cancelled() => None,
             () = wait.leave.cancelled() => Some(false),
             () = late => Some(false),
             copied = &mut copied => Some(copied.is_ok()),
@@ -104,7 +104,7 @@ pub(super) async fn run(
         }
     };
     if !whole {
-        reset(client.into_client());
+        reset(client);
         reset(guest);
     }
 }
