@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// What the pipe is to hold. Packets of a machine arrive one by one, and each takes a page of it.
-const PIPE_BYTES: usize = 1024 * 1024;
+/// What the pipe is to hold: packets of a machine take a page of it each. With more, one stream would keep a
+/// thread to itself for longer than others should wait for it.
+const PIPE_BYTES: usize = 256 * 1024;
 
 /// Moves what comes from one end to the other, and then ends the direction there too. Tells of each piece
 /// that was moved.
