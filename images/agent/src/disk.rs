@@ -7,16 +7,20 @@ use std::time::Duration;
 use guest_protocol::{DiskUse, Event, Scarce};
 use nix::sys::statvfs::{Statvfs, statvfs};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use crate::console::say;
 
 /// What is looked at.
 const DOCKER: &str = "/var/lib/docker";
 
-/// How often. A look is one system call and reads no disk; between two, a fast disk takes some hundred
-/// megabytes.
-const PERIOD: Duration = Duration::from_millis(500);
+/// Pauses between two looks: long enough for a machine that does nothing to stay asleep, of which there may be
+/// many on a host.
+const LONGEST: Duration = Duration::from_secs(2);
+const SHORTEST: Duration = Duration::from_millis(500);
+
+/// What no disk takes in a second, in bytes.
+const FASTEST: u64 = 1024 * MIB;
 
 /// From here on it is nearly full, in percent.
 const LOW_PERCENT: u8 = 90;
@@ -69,6 +73,16 @@ impl Room {
         }
     }
 
+    /// Until when it cannot have become full, as long as there is room for files.
+    fn pause(self) -> Duration {
+        let seconds = if self.files.used_percent() < FINE_PERCENT {
+            self.bytes.left / FASTEST
+        } else {
+            0
+        };
+        Duration::from_secs(seconds).clamp(SHORTEST, LONGEST)
+    }
+
     /// What is shorter, how short it is, and whether there is next to nothing left.
     fn usage(self) -> DiskUse {
         let (bytes, files) = (self.bytes.used_percent(), self.files.used_percent());
@@ -119,13 +133,14 @@ impl Told {
 /// Tells when it is nearly full, and when it is full. Never returns.
 pub(crate) async fn watch(events: mpsc::Sender<Event>) -> Infallible {
     let mut told = Told::default();
-    let mut looks = interval(PERIOD);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pause = SHORTEST;
     loop {
-        looks.tick().await;
+        sleep(pause).await;
         // What cannot be looked at is not full as far as anybody knows.
         let Ok(about) = statvfs(DOCKER) else { continue };
-        if let Some(usage) = told.next(Room::of(&about).usage())
+        let room = Room::of(&about);
+        pause = room.pause();
+        if let Some(usage) = told.next(room.usage())
             && events.try_send(Event::Disk(usage)).is_err()
         {
             say!(
@@ -178,6 +193,15 @@ mod tests {
         assert_eq!(next(16 * GIB / 10), None);
         assert_eq!(next(0), Some((true, Scarce::Space, 100)));
         assert_eq!(next(GIB), None);
+    }
+
+    #[test]
+    fn the_emptier_the_disk_the_longer_the_pause() {
+        let pause = |left, files| room(left, files).pause();
+        assert_eq!(pause(40 * GIB, 90_000), LONGEST);
+        assert_eq!(pause(GIB + 5, 90_000), Duration::from_secs(1));
+        assert_eq!(pause(GIB / 2, 90_000), SHORTEST);
+        assert_eq!(pause(40 * GIB, 15_000), SHORTEST);
     }
 
     #[test]
