@@ -8,8 +8,9 @@ use remote_docker_api::{EventKind, Lease, LeaseId};
 use crate::client::Client;
 use crate::ui::Ui;
 
-/// How long a command that failed is held up by the question whether that may be why.
-const LAST_LOOK: Duration = Duration::from_secs(2);
+/// How long a command that failed is held up by the question whether that may be why: mostly for one exchange
+/// with the server, and for so long only when one of the two is very busy or cannot be reached.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// Tells it.
 #[derive(Debug)]

@@ -369,6 +369,7 @@ async fn reconciler(
     let libvirt = LibvirtConfig {
         uri: config.hypervisor.uri.clone(),
         accelerator: accelerator_choice(config),
+        nested: config.hypervisor.nested,
         uids: uid_choice(config),
         group_limits: group_limits(config),
         ..LibvirtConfig::new(state.path().to_owned())

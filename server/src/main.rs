@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 /// does not support officially. They do, on purpose, each of them several times.
 const LIBVIRT_LOG_FILTERS: &str = "4:qemu.qemu_domain 4:security.security_manager";
 
-/// Lets the process open as many files as the system allows it: each relayed connection takes two, and
+/// Lets the process open as many files as the system allows it: each relayed connection takes two to six, and
 /// the usual soft limit of 1024 is a relic of `select`.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

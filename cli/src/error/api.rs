@@ -6,8 +6,8 @@ use remote_docker_api::ErrorCode;
 use crate::client::ApiError;
 use crate::tls::TlsFault;
 
-pub(super) const TOKEN_HINT: &str = "set REMOTE_DOCKER_TOKEN or --token-file to the server's token; \
-    the server writes one into its state folder when it first starts";
+pub(super) const TOKEN_HINT: &str = "set REMOTE_DOCKER_TOKEN or --token-file to a token of the server's, \
+    which its operator makes with `remote-dockerd token create`";
 pub(super) const NOT_OUR_SERVER: &str =
     "is REMOTE_DOCKER_URL or --url the address of a remote-dockerd that is as new as this program?";
 

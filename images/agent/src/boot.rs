@@ -1,6 +1,8 @@
 //! The second life: bring the system up, start Docker, serve the server.
 
 use std::convert::Infallible;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,10 +22,14 @@ use crate::port::Port;
 use crate::reaper::{Exit, Reaper};
 use crate::ssh::Sshd;
 use crate::supervise::{self, Daemon, RunningPid};
-use crate::{channel, docker, identity, mounts, net, oom};
+use crate::{binfmt, channel, docker, identity, mounts, net, oom};
 
 /// Where programs of the guest are found.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What the server says on the kernel's command line where guests may run machines of their own.
+const NESTED: &str = "remote_docker.nested";
+const KVM: &str = "/dev/kvm";
 
 /// Kernel modules that Docker wants, one per line.
 const MODULES: &str = "/etc/modules-load.d/docker.conf";
@@ -120,6 +126,10 @@ async fn serve() -> anyhow::Result<Infallible> {
     oom::watch(events.clone()).context("cannot follow the kernel's log")?;
     net::loopback_up().await?;
     load_modules(&reaper).await?;
+    // Docker does without.
+    if let Err(error) = binfmt::register() {
+        say!("programs for other processors do not run: {error:#}");
+    }
     // Nobody else sets it.
     let card = net::card_up().await?;
     let _ = state.card.set(card);
@@ -203,11 +213,15 @@ fn tell(events: &mpsc::Sender<Event>, event: Event) {
 async fn load_modules(reaper: &Reaper) -> anyhow::Result<()> {
     let list =
         std::fs::read_to_string(MODULES).with_context(|| format!("cannot read {MODULES}"))?;
+    let [command_line, cpuinfo] = ["/proc/cmdline", "/proc/cpuinfo"]
+        .map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let kvm = kvm_module(&command_line, &cpuinfo);
     let child = reaper
         .spawn(
             Command::new("modprobe")
                 .arg("-a")
                 .args(module_names(&list))
+                .args(kvm)
                 .env("PATH", PATH)
                 .stdin(Stdio::null()),
         )
@@ -221,7 +235,28 @@ async fn load_modules(reaper: &Reaper) -> anyhow::Result<()> {
         ),
         Err(_) => say!("modprobe takes too long; going on"),
     }
+    if kvm.is_some() {
+        // For everybody, as elsewhere: this machine has one user.
+        let open = Permissions::from_mode(0o666);
+        if let Err(error) = std::fs::set_permissions(KVM, open) {
+            say!("{KVM}: {error}");
+        }
+    }
     Ok(())
+}
+
+/// The module that makes `/dev/kvm`, if this guest is to run machines of its own and its processors can.
+fn kvm_module(command_line: &str, cpuinfo: &str) -> Option<&'static str> {
+    if !command_line.split_whitespace().any(|word| word == NESTED) {
+        return None;
+    }
+    let flags = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("flags"))?;
+    let has = |flag: &str| flags.split_whitespace().any(|it: &str| it == flag);
+    let modules = [("vmx", "kvm_intel"), ("svm", "kvm_amd")];
+    let found = modules.into_iter().find(|(flag, _)| has(flag));
+    found.map(|(_, module)| module)
 }
 
 /// The format of `modules-load.d(5)`.
@@ -249,6 +284,17 @@ fn set_limits() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn machines_of_its_own_take_a_word_of_the_server_and_a_processor_that_can() {
+        let intel = "processor : 0\nflags\t\t: fpu vmx lm\n";
+        let amd = "flags : fpu svm\n";
+        let told = "quiet remote_docker.nested panic=-1";
+        assert_eq!(kvm_module(told, intel), Some("kvm_intel"));
+        assert_eq!(kvm_module(told, amd), Some("kvm_amd"));
+        assert_eq!(kvm_module(told, "flags : fpu svmx\n"), None);
+        assert_eq!(kvm_module("quiet remote_docker.nested2", intel), None);
+    }
 
     #[test]
     fn comments_are_no_modules() {

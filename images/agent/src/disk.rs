@@ -112,27 +112,32 @@ enum Told {
 }
 
 impl Told {
-    /// What is to be told of this, if it is worse than what was told since it was fine.
-    fn next(&mut self, usage: DiskUse) -> Option<DiskUse> {
-        let now = match usage.used_percent {
+    /// What is to have been told once it is so: the worst since it was fine.
+    fn after(self, usage: DiskUse) -> Self {
+        match usage.used_percent {
             _ if usage.full => Self::Full,
-            LOW_PERCENT.. => Self::Low,
-            FINE_PERCENT.. => return None,
+            LOW_PERCENT.. => self.max(Self::Low),
+            FINE_PERCENT.. => self,
             _ => Self::Fine,
-        };
-        if now == Self::Fine {
-            *self = now;
         }
-        (now > *self).then(|| {
-            *self = now;
-            usage
-        })
+    }
+
+    /// Tells of this if it is worse than what was told since it was fine. Whether nothing is left to tell: what
+    /// could not be told counts as not told, so that the next look tells it if it still is so.
+    fn take(&mut self, usage: DiskUse, tell: impl FnOnce(DiskUse) -> bool) -> bool {
+        let next = self.after(usage);
+        let done = next <= *self || tell(usage);
+        if done {
+            *self = next;
+        }
+        done
     }
 }
 
 /// Tells when it is nearly full, and when it is full. Never returns.
 pub(crate) async fn watch(events: mpsc::Sender<Event>) -> Infallible {
     let mut told = Told::default();
+    let mut done = true;
     let mut pause = SHORTEST;
     loop {
         sleep(pause).await;
@@ -140,9 +145,10 @@ pub(crate) async fn watch(events: mpsc::Sender<Event>) -> Infallible {
         let Ok(about) = statvfs(DOCKER) else { continue };
         let room = Room::of(&about);
         pause = room.pause();
-        if let Some(usage) = told.next(room.usage())
-            && events.try_send(Event::Disk(usage)).is_err()
-        {
+        let usage = room.usage();
+        let now = told.take(usage, |usage| events.try_send(Event::Disk(usage)).is_ok());
+        // It is tried again at each look, and said here once.
+        if std::mem::replace(&mut done, now) && !now {
             say!(
                 "the disk is {} % full, and the server does not read",
                 usage.used_percent
@@ -171,8 +177,13 @@ mod tests {
     }
 
     fn told(room: Room, told: &mut Told) -> Option<(bool, Scarce, u8)> {
-        let usage = told.next(room.usage())?;
-        Some((usage.full, usage.scarce, usage.used_percent))
+        let mut words = None;
+        let done = told.take(room.usage(), |usage| {
+            words = Some((usage.full, usage.scarce, usage.used_percent));
+            true
+        });
+        assert!(done);
+        words
     }
 
     #[test]
@@ -193,6 +204,25 @@ mod tests {
         assert_eq!(next(16 * GIB / 10), None);
         assert_eq!(next(0), Some((true, Scarce::Space, 100)));
         assert_eq!(next(GIB), None);
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_later_if_it_is_still_so() {
+        let mut state = Told::default();
+        let (fine, low, full) = (room(9 * GIB, 90_000), room(GIB, 90_000), room(0, 90_000));
+        let unheard = |room: Room, state: &mut Told| !state.take(room.usage(), |_| false);
+        assert!(unheard(low, &mut state));
+        assert!(unheard(low, &mut state));
+        assert_eq!(told(low, &mut state), Some((false, Scarce::Space, 90)));
+        // What was told before stays told.
+        assert!(unheard(full, &mut state));
+        assert_eq!(told(low, &mut state), None);
+        assert_eq!(told(full, &mut state), Some((true, Scarce::Space, 100)));
+        // That it is fine again needs no hearing, and then nothing is left of what was not told.
+        assert!(!unheard(fine, &mut state));
+        assert!(unheard(low, &mut state));
+        assert_eq!(told(fine, &mut state), None);
+        assert_eq!(told(low, &mut state), Some((false, Scarce::Space, 90)));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod activate;
 mod agent;
+mod binfmt;
 mod boot;
 mod cgroups;
 mod channel;

@@ -6,8 +6,9 @@
 //! oom-kill:constraint=CONSTRAINT_MEMCG,…,oom_memcg=/docker/<id>,task_memcg=/docker/<id>,task=web,pid=7,uid=0
 //! ```
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -98,7 +99,15 @@ fn name(containers: &Path, id: &str) -> Option<String> {
     struct Description {
         name: String,
     }
-    let file = File::open(containers.join(id).join("config.v2.json")).ok()?;
+    // Whoever has the machine may have put a pipe in its place, and the thread would wait for a writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(containers.join(id).join("config.v2.json"))
+        .ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
     let mut text = Vec::new();
     file.take(MAX_DESCRIPTION_BYTES)
         .read_to_end(&mut text)
@@ -177,10 +186,11 @@ fn follow(mut log: impl Read, events: &mpsc::Sender<Event>) -> io::Result<()> {
         let length = match log.read(&mut record) {
             Ok(0) => return Ok(()),
             Ok(length) => length,
-            // Records were overwritten before they were read: go on with the oldest left.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::Interrupted) =>
-            {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            // Records were overwritten before they were read: go on with the oldest left, which need not
+            // belong to those before.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                reader = Reader::default();
                 continue;
             }
             Err(error) => return Err(error),
@@ -268,6 +278,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join(ID);
+        std::fs::create_dir(&place).unwrap();
+        let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+        nix::unistd::mkfifo(&place.join("config.v2.json"), mode).unwrap();
+        assert_eq!(name(folder.path(), ID), None);
+    }
+
+    #[test]
     fn names_have_an_end() {
         let kill = Kill {
             process: "ä".repeat(1000),
@@ -303,5 +323,39 @@ mod tests {
         }
         assert!(matches!(told.try_recv(), Ok(Event::OutOfMemory(_))));
         assert!(told.try_recv().is_err());
+    }
+
+    /// A log of these records, with what goes wrong in between.
+    struct Log(std::vec::IntoIter<Result<&'static str, ErrorKind>>);
+
+    impl Read for Log {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let Some(record) = self.0.next().transpose()? else {
+                return Ok(0);
+            };
+            buffer[..record.len()].copy_from_slice(record.as_bytes());
+            Ok(record.len())
+        }
+    }
+
+    #[test]
+    fn a_limit_is_not_taken_for_that_of_a_kill_on_the_other_side_of_a_gap() {
+        let limit_told_after = |what| {
+            let records = vec![
+                Ok("6,1,1,-;memory: usage 65536kB, limit 65536kB, failcnt 41\n"),
+                Err(what),
+                Ok(
+                    "6,9,1,-;oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/a,task_memcg=/a,task=a,pid=9,uid=0\n",
+                ),
+            ];
+            let (events, mut told) = mpsc::channel(9);
+            follow(Log(records.into_iter()), &events).unwrap();
+            let Ok(Event::OutOfMemory(killed)) = told.try_recv() else {
+                panic!("no kill");
+            };
+            killed.limit_kib
+        };
+        assert_eq!(limit_told_after(ErrorKind::Interrupted), Some(65_536));
+        assert_eq!(limit_told_after(ErrorKind::BrokenPipe), None);
     }
 }

@@ -24,7 +24,8 @@ pub enum TokenCommand {
     /// List all tokens, those that expired or were taken back within 90 days included; no secret is among
     /// what is told
     List(ListArgs),
-    /// Take a token back: from the next request on it is refused; leases made with it go on
+    /// Take a token back: from the next request on it is refused; leases made with it last as long as
+    /// they were to, and are prolonged no more
     Revoke(RevokeArgs),
 }
 

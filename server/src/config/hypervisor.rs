@@ -14,6 +14,8 @@ pub struct HypervisorConfig {
     pub uri: Option<String>,
     /// How guests' instructions are carried out.
     pub accelerator: AcceleratorChoice,
+    /// Whether machines may run machines of their own.
+    pub nested: bool,
     /// Whether machines are cloned from templates; without, every machine boots.
     pub templates: bool,
     /// Which users QEMU runs as.
@@ -87,6 +89,7 @@ impl Default for HypervisorConfig {
         Self {
             uri: None,
             accelerator: AcceleratorChoice::Auto,
+            nested: false,
             templates: true,
             qemu_uids: QemuUids::Auto,
             control_groups: ControlGroupsConfig::default(),

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use remote_docker_api::is_dangerous;
 use serde::Serialize;
+
+use crate::words::visible;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -96,16 +97,4 @@ pub fn json(findings: &[Finding]) -> String {
     // Structs and lists always have a place in JSON, which escapes control characters.
     let report = serde_json::to_string(&Report { well, findings }).unwrap_or_default();
     report + "\n"
-}
-
-/// Paths and other programs' words, without what a terminal would obey.
-fn visible(text: &str) -> String {
-    text.chars().fold(String::new(), |mut shown, character| {
-        if is_dangerous(character) {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-        shown
-    })
 }

@@ -84,6 +84,29 @@ pub(super) fn choose(
     }
 }
 
+/// Where the kernel tells whether its guests may have guests.
+const NESTED: [&str; 2] = [
+    "/sys/module/kvm_intel/parameters/nested",
+    "/sys/module/kvm_amd/parameters/nested",
+];
+
+/// Why guests cannot run machines of their own, though they are to.
+pub(super) fn why_not_nested(accelerator: Accelerator) -> Option<String> {
+    let settings = NESTED.map(|path| std::fs::read_to_string(path).ok());
+    let settings: Vec<String> = settings.into_iter().flatten().collect();
+    let is_off = accelerator == Accelerator::Kvm && !settings.iter().any(|text| is_on(text));
+    is_off.then(|| {
+        "machines cannot run machines of their own, though `hypervisor.nested` is true: load kvm_intel or kvm_amd \
+         with `nested=1`"
+            .to_owned()
+    })
+}
+
+/// Both forms are in use.
+fn is_on(setting: &str) -> bool {
+    matches!(setting.trim(), "Y" | "1")
+}
+
 /// Model name of the first processor in `/proc/cpuinfo`.
 pub(super) fn cpu_model(cpuinfo: &str) -> String {
     field(cpuinfo, "model name").unwrap_or("unknown").to_owned()
@@ -121,6 +144,14 @@ mod tests {
         format!(
             "processor\t: 0\nmodel name\t: Some CPU @ 2.00GHz\nflags\t\t: fpu {flags} lm\nbugs\t:\n"
         )
+    }
+
+    #[test]
+    fn the_kernels_two_words_for_yes() {
+        assert!(is_on("Y\n") && is_on("1\n"));
+        assert!(!is_on("N\n") && !is_on("0\n") && !is_on(""));
+        // Emulated processors have all that QEMU can do.
+        assert_eq!(why_not_nested(Accelerator::Tcg), None);
     }
 
     #[test]

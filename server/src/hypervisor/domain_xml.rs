@@ -34,6 +34,13 @@ const KERNEL_COMMAND_LINE: &str = "quiet console=ttyS0 root=/dev/vda rw panic=-1
 /// a device for the time instead, which costs a hundred times as much and has QEMU's other threads wait.
 const SAME_TIME: &str = " tsc=reliable";
 
+/// What tells the agent to make `/dev/kvm` ready. The kernel takes it for a setting of a module that is not there.
+const NESTED: &str = " remote_docker.nested";
+
+/// How the processors of Intel and of AMD call what runs machines. Each is unknown to the other's, and what is
+/// unknown can be switched off.
+const RUNS_MACHINES: [&str; 2] = ["vmx", "svm"];
+
 /// Slots on the PCI root. Named here so that they cannot differ between a template and its clones,
 /// and so that no bridges are needed: each would cost time at every start.
 #[derive(Clone, Copy)]
@@ -49,6 +56,8 @@ enum Slot {
 pub(super) struct DomainPlan<'a> {
     pub(super) install: InstallId,
     pub(super) accelerator: Accelerator,
+    /// Whether the guest may run machines of its own.
+    pub(super) nested: bool,
     pub(super) spec: &'a VmSpec,
     pub(super) folder: &'a VmFolder,
     /// Numbers of the user and the group that QEMU runs as.
@@ -85,7 +94,7 @@ pub(super) fn domain_xml(plan: &DomainPlan<'_>) -> String {
 /// A digest of everything that a machine is made of here, the kernel's command line included: of what
 /// a template and a clone of it look like, apart from sizes, names and paths. `processor` is what the
 /// guest sees of the host's processor.
-pub(super) fn layout(accelerator: Accelerator, processor: &str) -> String {
+pub(super) fn layout(accelerator: Accelerator, nested: bool, processor: &str) -> String {
     let template = TemplateFiles::in_folder(Path::new("/template"));
     let mut digest = Sha256::new();
     digest.update(processor);
@@ -108,6 +117,7 @@ pub(super) fn layout(accelerator: Accelerator, processor: &str) -> String {
         digest.update(domain_xml(&DomainPlan {
             install: InstallId::from_bits(0),
             accelerator,
+            nested,
             spec: &spec,
             folder: &VmFolder::new(Path::new("/vms"), id),
             user: (0, 0),
@@ -120,9 +130,10 @@ fn write(xml: &mut String, plan: &DomainPlan<'_>) -> fmt::Result {
     let DomainPlan { spec, folder, .. } = plan;
     let (kind, cpu, time) = match plan.accelerator {
         // This one has a clock of its own that tells the guest.
-        Accelerator::Kvm => ("kvm", "<cpu mode='host-passthrough' migratable='on'/>", ""),
-        Accelerator::Tcg => ("qemu", "<cpu mode='maximum'/>", SAME_TIME),
+        Accelerator::Kvm => ("kvm", "mode='host-passthrough' migratable='on'", ""),
+        Accelerator::Tcg => ("qemu", "mode='maximum'", SAME_TIME),
     };
+    let nested = if plan.nested { NESTED } else { "" };
     let vm = spec.id;
     writeln!(
         xml,
@@ -147,10 +158,18 @@ fn write(xml: &mut String, plan: &DomainPlan<'_>) -> fmt::Result {
     writeln!(xml, "    <initrd>{}</initrd>", File(&spec.image.initrd))?;
     writeln!(
         xml,
-        "    <cmdline>{KERNEL_COMMAND_LINE}{time}</cmdline>\n  </os>"
+        "    <cmdline>{KERNEL_COMMAND_LINE}{time}{nested}</cmdline>\n  </os>"
     )?;
     xml.push_str("  <features><acpi/><apic/></features>\n");
-    writeln!(xml, "  {cpu}")?;
+    if plan.nested {
+        writeln!(xml, "  <cpu {cpu}/>")?;
+    } else {
+        writeln!(xml, "  <cpu {cpu}>")?;
+        for name in RUNS_MACHINES {
+            writeln!(xml, "    <feature policy='disable' name='{name}'/>")?;
+        }
+        xml.push_str("  </cpu>\n");
+    }
     // The guest takes it at first, lets it be, and QEMU goes on with it 250 times a second.
     xml.push_str("  <clock offset='utc'><timer name='hpet' present='no'/></clock>\n");
     // A machine that ends stays ended: it may serve one lease in its life.

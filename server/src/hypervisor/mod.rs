@@ -142,6 +142,9 @@ pub enum Accelerator {
 pub struct HostFacts {
     /// The accelerator in use.
     pub accelerator: Accelerator,
+    /// Whether guests may run machines of their own.
+    #[serde(default)]
+    pub nested: bool,
     /// QEMU's version, such as `10.0.2`.
     pub qemu_version: String,
     /// libvirt's version, such as `11.3.0`.

@@ -87,6 +87,7 @@ impl SimHypervisor {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let host = HostFacts {
+            nested: false,
             accelerator: Accelerator::Tcg,
             qemu_version: "10.0.0".into(),
             libvirt_version: "11.0.0".into(),

@@ -23,9 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::domain_xml::{DomainPlan, domain_xml};
 use super::folder::VmFolder;
-use super::{
-    Accelerator, HostFacts, Hypervisor, HypervisorError, ImageFiles, Source, TemplateFiles, VmSpec,
-};
+use super::{HostFacts, Hypervisor, HypervisorError, ImageFiles, Source, TemplateFiles, VmSpec};
 use crate::failpoint;
 use crate::guest::{GuestError, Link};
 use crate::ids::{InstallId, VmId};
@@ -81,7 +79,7 @@ impl TemplateKey {
         Self {
             image_digest,
             image_disk,
-            machine: machine(host.accelerator, vcpus, memory_mib),
+            machine: machine(&host, vcpus, memory_mib),
             vcpus,
             memory_mib,
             host,
@@ -105,7 +103,7 @@ fn digest_of(site: &Fixed) -> String {
 }
 
 /// Digest of the description of a machine whose names and files are always the same.
-fn machine(accelerator: Accelerator, vcpus: u32, memory_mib: u32) -> String {
+fn machine(host: &HostFacts, vcpus: u32, memory_mib: u32) -> String {
     let nowhere = Path::new("/nowhere");
     let id = VmId::from_bits(0);
     let spec = VmSpec {
@@ -124,7 +122,8 @@ fn machine(accelerator: Accelerator, vcpus: u32, memory_mib: u32) -> String {
     };
     let text = domain_xml(&DomainPlan {
         install: InstallId::from_bits(0),
-        accelerator,
+        accelerator: host.accelerator,
+        nested: host.nested,
         spec: &spec,
         folder: &VmFolder::new(nowhere, id),
         user: (0, 0),

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::hypervisor::template::Templates;
 use crate::state_dir;
 use crate::table::{self, minute};
-use crate::words::in_one_line;
+use crate::words::{in_one_line, visible};
 
 /// What was asked for cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -242,7 +242,7 @@ fn line_of_damaged(damaged: &Damaged) -> Line<'_> {
     Line::Damaged(DamagedLine {
         name: &damaged.name,
         state: DAMAGED,
-        fault: in_one_line(&damaged.fault),
+        fault: visible(&in_one_line(&damaged.fault)),
     })
 }
 
@@ -268,7 +268,7 @@ fn table_of(shelf: &Shelf) -> String {
             ..
         } = &entry.candidate;
         [
-            name.clone(),
+            visible(name),
             engine.clone(),
             entry.engine_version.clone(),
             state.to_owned(),
@@ -281,7 +281,15 @@ fn table_of(shelf: &Shelf) -> String {
         let unknown = "?".to_owned();
         let [engine, version, size, since, tested] = std::array::from_fn(|_| unknown.clone());
         let state = DAMAGED.to_owned();
-        [it.name.clone(), engine, version, state, size, since, tested]
+        [
+            visible(&it.name),
+            engine,
+            version,
+            state,
+            size,
+            since,
+            tested,
+        ]
     }));
     table::columns(&rows)
 }
@@ -300,11 +308,12 @@ fn verify(folder: &Path, names: &[String]) -> Result<Told, ImageCommandError> {
     let mut damaged = 0;
     for name in &names {
         let image = named(folder, name)?;
+        let name = visible(name);
         match load(&image) {
             Ok(_) => told.data.push_str(&format!("{name}: as it was built\n")),
             Err(error) => {
                 damaged += 1;
-                let error = in_one_line(&error);
+                let error = visible(&in_one_line(&error));
                 told.data.push_str(&format!("{name}: {error}\n"));
             }
         }
@@ -389,8 +398,8 @@ fn named(folder: &Path, name: &str) -> Result<PathBuf, ImageCommandError> {
 fn damaged_line(damaged: &Damaged) -> String {
     format!(
         "{} stays, as nobody can tell what it is: {}; remove its folder by hand\n",
-        damaged.name,
-        in_one_line(&damaged.fault)
+        visible(&damaged.name),
+        visible(&in_one_line(&damaged.fault))
     )
 }
 
@@ -529,6 +538,39 @@ mod tests {
         assert!(told.starts_with("b stays"), "{told}");
         let name = "a".to_owned();
         run_in(folder, ImageCommand::Retire { name }).unwrap();
+    }
+
+    #[test]
+    fn names_and_faults_neither_drive_a_terminal_nor_forge_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let hostile = "x\u{1b}[31m\nb 26 in use";
+        let image = folder.join("images").join(hostile);
+        write_image(&image, "26");
+        std::fs::write(
+            image.join("manifest.sha256"),
+            "\u{1b}[31mzz  manifest.json\n",
+        )
+        .unwrap();
+        write_image(&folder.join("images/a\u{1b}[2J"), "26");
+        let format = ReportFormat::Text;
+        let gc = ImageCommand::Gc {
+            keep: 1,
+            dry_run: true,
+        };
+        for command in [
+            ImageCommand::List { format },
+            ImageCommand::Verify { names: Vec::new() },
+            gc,
+        ] {
+            let Told { data, words, .. } = run_in(folder, command).unwrap();
+            for text in [data, words] {
+                assert!(
+                    !text.contains('\u{1b}') && !text.contains("\nb 26"),
+                    "{text}"
+                );
+            }
+        }
     }
 
     #[test]

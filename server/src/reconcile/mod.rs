@@ -56,7 +56,7 @@ use mirror::Mirror;
 use observation::Before;
 use publish::Readmission;
 use upkeep::Upkeep;
-use watch::Report;
+use watch::{Report, Teller};
 
 pub use settings::{Offer, Settings, Watching};
 pub use status::{Status, Trouble};
@@ -102,6 +102,8 @@ pub struct Reconciler {
     /// What those who watch the guests found out, and where they send it.
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
+    /// Who tells holders what guests run out of, while the loop runs.
+    teller: Option<Teller>,
     course: Course,
     /// When the server ends although its course is not at its end.
     ends_at: Option<Instant>,
@@ -184,6 +186,7 @@ impl Reconciler {
             listening_since,
             reports,
             reporter,
+            teller: None,
             course: Course::Serving,
             ends_at: None,
             database_failed: None,
@@ -220,6 +223,7 @@ impl Reconciler {
     pub async fn run(mut self, told: CancellationToken) -> usize {
         self.find_templates().await;
         self.disk.start(self.context.hypervisor.clone());
+        self.teller = Some(Teller::start(self.store()));
         let mut changes = self.context.store.changes();
         let mut period = tokio::time::interval(PERIOD);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

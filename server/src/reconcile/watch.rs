@@ -5,10 +5,12 @@
 mod health;
 mod watcher;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use remote_docker_api::EventKind;
-use tokio::sync::watch;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -17,6 +19,7 @@ use super::{Look, Reconciler};
 use crate::guest::Link;
 use crate::ids::VmId;
 use crate::lease::{VmPhase, VmRow};
+use crate::store::Store;
 use health::Illness;
 use watcher::Watcher;
 
@@ -25,6 +28,9 @@ const LOOKS_WHILE_IDLE: u32 = 4;
 
 /// No guest is asked more often because of its lease.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+
+/// How much may wait to be told to holders while the database takes its time.
+const MAX_UNTOLD: usize = 64;
 
 /// What a watcher found out.
 #[derive(Debug)]
@@ -73,6 +79,43 @@ pub(super) struct Monitor {
 impl Drop for Monitor {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// What the holder of a VM is to be told.
+struct Untold {
+    vm: VmId,
+    kind: EventKind,
+    text: String,
+    at: OffsetDateTime,
+}
+
+/// Has holders told, one thing after the other, by a task that ends with this.
+pub(super) struct Teller {
+    untold: mpsc::Sender<Untold>,
+    task: AbortHandle,
+}
+
+impl Teller {
+    /// Begins to tell.
+    pub(super) fn start(store: Arc<Store>) -> Self {
+        let (untold, queue) = mpsc::channel(MAX_UNTOLD);
+        let task = tokio::spawn(tell(store, queue)).abort_handle();
+        Self { untold, task }
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn tell(store: Arc<Store>, mut queue: mpsc::Receiver<Untold>) {
+    while let Some(Untold { vm, kind, text, at }) = queue.recv().await {
+        if let Err(error) = store.tell_trouble(vm, kind, &text, at).await {
+            tracing::warn!(%vm, error = &error as &dyn std::error::Error, "the holder of {vm} is not told: {text}");
+        }
     }
 }
 
@@ -168,15 +211,16 @@ impl Reconciler {
         }
     }
 
-    /// Has the holder of this VM told. The loop does not wait for it; how much there may be is bounded by whoever
-    /// reports, and by the store.
+    /// Has the holder of this VM told. The loop does not wait for it: what finds no place in the queue is not told.
     fn tell_holder(&self, vm: VmId, kind: EventKind, text: String) {
-        let (store, now) = (self.store(), self.context.clock.now());
-        tokio::spawn(async move {
-            if let Err(error) = store.tell_trouble(vm, kind, &text, now).await {
-                tracing::warn!(%vm, error = &error as &dyn std::error::Error, "the holder of {vm} is not told: {text}");
-            }
-        });
+        let at = self.context.clock.now();
+        let untold = Untold { vm, kind, text, at };
+        let Some(teller) = &self.teller else { return };
+        if let Err(error) = teller.untold.try_send(untold) {
+            let why = error.to_string();
+            let Untold { text, .. } = error.into_inner();
+            tracing::warn!(%vm, why, "the holder of {vm} is not told: {text}");
+        }
     }
 
     /// How often the guest of this VM is asked.

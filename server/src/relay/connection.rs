@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Route;
-use super::carry::carry;
+use super::carry::{Told, carry};
 use super::gate::Pass;
 use super::hall::Wait;
 use super::turns::Turns;
@@ -77,8 +77,24 @@ pub(super) async fn run(
     let whole = {
         let copied = async {
             tokio::try_join!(
-                carry(&client, &guest, || turns.client_spoke()),
-                carry(&guest, &client, || turns.guest_spoke()),
+                carry(
+                    &client,
+                    &guest,
+                    Told {
+                        came: || turns.client_spoke(),
+                        went: || (),
+                        may_pipe: || turns.talking().is_cancelled(),
+                    }
+                ),
+                carry(
+                    &guest,
+                    &client,
+                    Told {
+                        came: || (),
+                        went: || turns.guest_spoke(),
+                        may_pipe: || turns.talking().is_cancelled(),
+                    }
+                ),
             )
         };
         let mut copied = pin!(copied);

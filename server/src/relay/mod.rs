@@ -43,10 +43,11 @@ pub struct Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections that a lease may have at a time, over all its ports. Each takes two file
-    /// descriptors and 128 KiB. One more is reset.
+    /// descriptors and 128 KiB; one that has carried many bytes, in the place of 64 KiB, a pipe of
+    /// 256 KiB with two more descriptors for each direction. One more is reset.
     pub connections_per_lease: usize,
     /// Connections of a port whose client has not yet gone on after the guest's first answer, as whoever
-    /// does a TLS handshake must. They count as none of the lease's and take as much each; of one too
+    /// does a TLS handshake must. They count as none of the lease's and take as much each, without pipes; of one too
     /// many, the oldest is reset.
     pub handshakes_per_port: usize,
     /// How long a client may take to say something, after which it is reset.

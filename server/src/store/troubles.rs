@@ -13,12 +13,16 @@ use crate::lease::LeaseRow;
 /// How often the holder of one lease is told. Who has not listened until then does not.
 pub const MOST_TROUBLES: u32 = 32;
 
-/// Said with the last of them.
+/// Of a process that was killed it is told only while there were fewer than so many: a container that is killed
+/// and started again all the time leaves some of them for the disk.
+pub(super) const MOST_KILLS: u32 = 24;
+
+/// Said with the last that may be told of its kind.
 const NO_MORE: &str = "; that is the last such warning of this lease";
 
 impl Store {
     /// Tells whoever holds this VM what its machine runs out of. `None` when nobody does, or was told
-    /// [`MOST_TROUBLES`] times.
+    /// as often as may be: [`MOST_TROUBLES`] times, and fewer where it is about processes that were killed.
     ///
     /// # Errors
     /// When the database fails.
@@ -55,6 +59,14 @@ impl Store {
     }
 }
 
+/// How often its holder may have been told of anything, this included.
+fn most(kind: EventKind) -> u32 {
+    match kind {
+        EventKind::OutOfMemory => MOST_KILLS,
+        _ => MOST_TROUBLES,
+    }
+}
+
 struct Trouble {
     vm: VmId,
     kind: EventKind,
@@ -67,22 +79,19 @@ impl Operation for Trouble {
     type Answer = Option<LeaseRow>;
 
     async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+        let most = most(self.kind);
         let row = sqlx::query(
             "UPDATE leases SET generation = generation + 1, troubles = troubles + 1 \
              WHERE vm_id = $1 AND state = 'active' AND troubles < $2 RETURNING *",
         )
         .bind(self.vm.to_string())
-        .bind(i64::from(MOST_TROUBLES))
+        .bind(i64::from(most))
         .fetch_optional(&mut *change.connection)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let row = rows::lease(&row)?;
         change.wrote_lease(&row);
-        let more = if row.troubles < MOST_TROUBLES {
-            ""
-        } else {
-            NO_MORE
-        };
+        let more = if row.troubles < most { "" } else { NO_MORE };
         let detail = format!("{}{more}", self.detail);
         change.tell(row.id, self.kind, Some(&detail), self.now);
         Ok(Some(row))

@@ -161,6 +161,10 @@ fn the_guest_is_as_hard_as_its_document_says() {
             "/run/containerd/containerd.sock root:root 660",
         ]
     );
+    // It runs no machines of its own unless the site says so.
+    assert_eq!(ssh("grep -cwE 'vmx|svm' /proc/cpuinfo || true"), "0");
+    assert_eq!(ssh("ls /dev | grep -x kvm || true"), "");
+
     // Nobody is in the group, nobody but the agent listens, and Docker has none but its socket.
     assert_eq!(ssh("grep '^docker:' /etc/group | cut -d: -f4"), "");
     let listening = ssh("ss -Hltn | awk '{ print $4 }'");

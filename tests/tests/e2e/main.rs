@@ -25,6 +25,7 @@ mod images;
 mod integrations;
 mod isolation;
 mod life;
+mod nested;
 mod python;
 mod recipe;
 mod run;

@@ -1,7 +1,7 @@
 //! The recipe of images: what it refuses, and what it leaves when it is interrupted.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use e2e::until;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// Beyond any build whose packages were fetched before.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// Beyond any build whose packages were fetched before; four of them fit into what a test may take.
+const PATIENCE: Duration = Duration::from_secs(80);
 
 fn script() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/build.sh");
@@ -142,7 +142,7 @@ impl Bench {
             .process_group(0)
             .spawn()
             .unwrap();
-        until(
+        let (_, ended) = until(
             "the image is being written",
             PATIENCE,
             || {
@@ -153,9 +153,15 @@ impl Bench {
             },
             |(begun, ended)| *begun || ended.is_some(),
         );
+        assert!(
+            ended.is_none(),
+            "the build ended before it could be interrupted: {ended:?}"
+        );
         let group = Pid::from_raw(i32::try_from(build.id()).unwrap());
         killpg(group, Signal::SIGKILL).unwrap();
-        assert!(!build.wait().unwrap().success());
+        // It may also have ended between the look and the signal.
+        let status = build.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
         // Its lock is free when the last of them is gone.
     }
 

@@ -26,9 +26,14 @@ fn template() -> TemplateFiles {
 }
 
 fn xml(accelerator: Accelerator, spec: &VmSpec) -> String {
+    xml_of(accelerator, false, spec)
+}
+
+fn xml_of(accelerator: Accelerator, nested: bool, spec: &VmSpec) -> String {
     domain_xml(&DomainPlan {
         install: INSTALL,
         accelerator,
+        nested,
         spec,
         folder: &VmFolder::new(&PathBuf::from("/state/vms"), spec.id),
         user: (1_879_048_192, 1_879_048_193),
@@ -45,6 +50,24 @@ fn every_kind_of_start_on_every_accelerator() {
         ] {
             insta::assert_snapshot!(format!("{kind}_{name}"), xml(accelerator, &spec(source)));
         }
+    }
+}
+
+#[test]
+fn only_where_it_is_asked_for_may_a_guest_run_machines() {
+    for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
+        let text = |nested| xml_of(accelerator, nested, &spec(Source::Cold));
+        let (usual, nested) = (text(false), text(true));
+        for name in ["vmx", "svm"] {
+            let off = format!("<feature policy='disable' name='{name}'/>");
+            assert!(usual.contains(&off) && !nested.contains(&off), "{nested}");
+        }
+        let told = |text: &str| text.contains(" remote_docker.nested</cmdline>");
+        assert!(told(&nested) && !told(&usual), "{nested}");
+        assert_ne!(
+            layout(accelerator, true, "flags"),
+            layout(accelerator, false, "flags")
+        );
     }
 }
 
@@ -116,9 +139,9 @@ fn generation_ids_are_written_as_uuids() {
 
 #[test]
 fn another_machine_has_another_layout() {
-    let kvm = layout(Accelerator::Kvm, "fpu sse");
-    let tcg = layout(Accelerator::Tcg, "");
+    let kvm = layout(Accelerator::Kvm, false, "fpu sse");
+    let tcg = layout(Accelerator::Tcg, false, "");
     assert_ne!(kvm, tcg);
-    assert_ne!(kvm, layout(Accelerator::Kvm, "fpu sse avx"));
-    assert_eq!(tcg, layout(Accelerator::Tcg, ""));
+    assert_ne!(kvm, layout(Accelerator::Kvm, false, "fpu sse avx"));
+    assert_eq!(tcg, layout(Accelerator::Tcg, false, ""));
 }

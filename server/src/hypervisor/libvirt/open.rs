@@ -46,6 +46,8 @@ pub struct LibvirtConfig {
     pub uri: Option<String>,
     /// How guests' instructions are to be carried out.
     pub accelerator: AcceleratorChoice,
+    /// Whether guests may run machines of their own.
+    pub nested: bool,
     /// The user that QEMU runs as where not each has one of its own.
     pub qemu_user: String,
     /// Its group, to which every QEMU belongs. Its members can read templates.
@@ -64,6 +66,7 @@ impl LibvirtConfig {
             state_dir,
             uri: None,
             accelerator: AcceleratorChoice::Auto,
+            nested: false,
             qemu_user: "libvirt-qemu".to_owned(),
             qemu_group: "libvirt-qemu".to_owned(),
             uids: UidChoice::Auto,
@@ -89,6 +92,7 @@ impl Libvirt {
             state_dir: state,
             uri,
             accelerator,
+            nested,
             qemu_user,
             qemu_group,
             uids,
@@ -109,6 +113,9 @@ impl Libvirt {
         let device = kvm_device(&user)?;
         let chosen = accelerator::choose(accelerator, &cpuinfo, device, &user.name)?;
         if let Some(warning) = &chosen.warning {
+            tracing::warn!("{warning}");
+        }
+        if nested && let Some(warning) = accelerator::why_not_nested(chosen.accelerator) {
             tracing::warn!("{warning}");
         }
         let Runners {
@@ -155,11 +162,13 @@ impl Libvirt {
         let groups = embedded.then(|| Arc::new(Groups::open(install, group_limits, &vms)));
         let facts = HostFacts {
             accelerator: chosen.accelerator,
+            nested,
             qemu_version: qemu_version.to_string(),
             libvirt_version: libvirt_version.to_string(),
             cpu_model: accelerator::cpu_model(&cpuinfo),
             layout: domain_xml::layout(
                 chosen.accelerator,
+                nested,
                 accelerator::seen_by_guests(chosen.accelerator, &cpuinfo),
             ),
         };

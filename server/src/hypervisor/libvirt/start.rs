@@ -204,6 +204,7 @@ async fn run(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<Vec<Step>,
     let xml = domain_xml(&DomainPlan {
         install: host.install,
         accelerator: host.facts.accelerator,
+        nested: host.facts.nested,
         spec,
         folder,
         user: host.user_of(spec)?.ids(),

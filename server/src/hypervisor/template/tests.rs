@@ -10,6 +10,7 @@ fn key() -> TemplateKey {
         vcpus: 2,
         memory_mib: 1024,
         host: HostFacts {
+            nested: false,
             accelerator: Accelerator::Tcg,
             qemu_version: "10.0.2".into(),
             libvirt_version: "11.3.0".into(),

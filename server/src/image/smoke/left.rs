@@ -28,7 +28,9 @@ pub(super) fn sweep(base: &Path) -> io::Result<()> {
         let folder = entry.path();
         // Others may make folders here, too.
         let is_ours = found.is_dir() && found.uid() == ours;
-        if !is_ours || Path::new(&format!("/proc/{pid}")).exists() || is_named(&folder)? {
+        // Of one with the number of this process this process knows that it is not its own.
+        let may_run = pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists();
+        if !is_ours || may_run || is_named(&folder)? {
             continue;
         }
         tracing::info!(
@@ -62,32 +64,33 @@ fn is_named(folder: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::process::{Command, Stdio};
 
     use super::*;
 
-    /// The id of a process that has ended.
-    fn ended() -> u32 {
-        let mut child = Command::new("true").spawn().unwrap();
-        child.wait().unwrap();
-        child.id()
+    /// Numbers that no process has.
+    fn nobody(number: u32) -> u32 {
+        let most = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+        most.trim().parse::<u32>().unwrap() + number
     }
 
     #[test]
     fn what_dead_trials_left_goes_and_nothing_else() {
         let base = tempfile::tempdir().unwrap();
         let base = base.path();
-        let dead = base.join(name(ended()));
-        let alive = base.join(name(std::process::id()));
+        let dead = base.join(name(nobody(1)));
+        let same_number = base.join(name(std::process::id()));
+        let alive = base.join(name(1));
         let other = base.join("rd-trial-of-somebody");
-        for folder in [&dead, &alive, &other] {
+        for folder in [&dead, &same_number, &alive, &other] {
             fs::create_dir(folder).unwrap();
             fs::write(folder.join("log"), "words").unwrap();
         }
-        let link = base.join(name(ended()));
+        let link = base.join(name(nobody(2)));
         std::os::unix::fs::symlink(&other, &link).unwrap();
         sweep(base).unwrap();
-        assert!(!dead.exists() && alive.exists());
+        assert!(!dead.exists() && !same_number.exists() && alive.exists());
         assert!(other.join("log").exists() && link.is_symlink());
     }
 
@@ -95,14 +98,17 @@ mod tests {
     fn what_a_process_still_uses_stays() {
         let base = tempfile::tempdir().unwrap();
         let base = base.path();
-        let folder = base.join(name(ended()));
+        let folder = base.join(name(nobody(1)));
         fs::create_dir(&folder).unwrap();
         let mut user = Command::new("sh")
-            .args(["-c", "read word", "--config"])
+            .args(["-c", "echo; read word", "--config"])
             .arg(folder.join("config.toml"))
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        // It says so when it runs; before, it has no command line.
+        user.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         sweep(base).unwrap();
         assert!(folder.exists());
         drop(user.stdin.take());

@@ -1,12 +1,16 @@
 //! Streams of many bytes, which go by way of a pipe.
 
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::{FAR, LEASE, connect, echo, guest, relay, route, speak};
+use super::{FAR, LEASE, connect, echo, guest, here, relay, route, speak};
 use crate::relay::Limits;
 
 const PORT: u16 = 2000;
@@ -48,18 +52,41 @@ async fn many_bytes_arrive_as_they_were_sent_in_both_directions() {
     assert!(read == sent, "{} bytes of {BYTES}", read.len());
 }
 
+/// Nothing is cut because it took too long.
+fn patient() -> Limits {
+    Limits {
+        handshake: FAR * 9,
+        ..Limits::default()
+    }
+}
+
+/// Connects, and goes on once after the guest's first answer, as whoever talks does.
+async fn talk(port: u16) -> TcpStream {
+    let mut client = speak(port).await;
+    client.read_exact(&mut [0]).await.unwrap();
+    client.write_all(b"x").await.unwrap();
+    client
+}
+
+/// The guest's side of it.
+async fn answer(stream: &mut TcpStream) {
+    stream.read_exact(&mut [0]).await.unwrap();
+    stream.write_all(b"y").await.unwrap();
+    stream.read_exact(&mut [0]).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_stream_that_breaks_is_never_taken_for_a_whole_one() {
-    let relay = relay(Limits::default());
+    let relay = relay(patient());
     let guest = guest(|mut stream| async move {
-        let _ = stream.read(&mut [0]).await;
+        answer(&mut stream).await;
         stream.write_all(&vec![7; BYTES]).await.unwrap();
         // As a machine does that is destroyed.
         stream.set_zero_linger().unwrap();
     })
     .await;
     assert!(relay.publish([route(LEASE, PORT, guest)]).is_empty());
-    let mut client = speak(PORT).await;
+    let mut client = talk(PORT).await;
     let mut read = Vec::new();
     let ended = timeout(FAR, client.read_to_end(&mut read)).await.unwrap();
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -67,27 +94,85 @@ async fn a_stream_that_breaks_is_never_taken_for_a_whole_one() {
 
 #[tokio::test]
 async fn a_client_that_stops_reading_stops_the_guest() {
-    let relay = relay(Limits::default());
+    static SENT: AtomicUsize = AtomicUsize::new(0);
+    let relay = relay(patient());
     let guest = guest(|mut stream| async move {
-        let _ = stream.read(&mut [0]).await;
-        stream.write_all(&stream_of_guest()).await.unwrap();
+        answer(&mut stream).await;
+        for piece in vec![7; BYTES].chunks(64 * 1024) {
+            stream.write_all(piece).await.unwrap();
+            SENT.fetch_add(piece.len(), Ordering::Relaxed);
+        }
         stream.shutdown().await.unwrap();
     })
     .await;
     assert!(relay.publish([route(LEASE, PORT, guest)]).is_empty());
-    let mut client = speak(PORT).await;
-    // By then all buffers are full, whatever they hold.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut client = talk(PORT).await;
+    // Until all buffers on the way are full and nothing moves any more.
+    let mut before = usize::MAX;
+    let rests = async {
+        loop {
+            let sent = SENT.load(Ordering::Relaxed);
+            if sent > 0 && sent == before {
+                return sent;
+            }
+            before = sent;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let sent = timeout(FAR, rests).await.unwrap();
+    assert!(sent < BYTES, "all of it was taken off the guest's hands");
     let mut read = Vec::new();
-    timeout(FAR, client.read_to_end(&mut read))
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(read == stream_of_guest(), "{} bytes of {BYTES}", read.len());
+    let read_all = timeout(FAR, client.read_to_end(&mut read)).await;
+    assert_eq!(read_all.unwrap().unwrap(), BYTES);
 }
 
-fn stream_of_guest() -> Vec<u8> {
-    let mut bytes = stream();
-    bytes.reverse();
-    bytes
+#[tokio::test]
+async fn a_whole_answer_arrives_though_the_guest_has_gone_in_a_hurry() {
+    const ANSWER: usize = 96 * 1024;
+    let relay = relay(patient());
+    let guest = guest(|mut stream| async move {
+        let _ = stream.read(&mut [0]).await;
+        stream.write_all(&[7; ANSWER]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        // Time to be taken for ended; then it is reset, whose peer has not said all yet.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stream.set_zero_linger().unwrap();
+    })
+    .await;
+    assert!(relay.publish([route(LEASE, PORT, guest)]).is_empty());
+    // Of which most waits in the relay's own socket for a client that takes little at a time.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect((here(), PORT).into()).await.unwrap();
+    client.write_all(b"x").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    client.shutdown().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut read = Vec::new();
+    let read_all = timeout(FAR, client.read_to_end(&mut read)).await;
+    assert_eq!(read_all.unwrap().unwrap(), ANSWER);
+}
+
+#[tokio::test]
+async fn urgent_data_neither_stops_a_stream_nor_ends_it() {
+    let relay = relay(patient());
+    let guest = guest(echo).await;
+    assert!(relay.publish([route(LEASE, PORT, guest)]).is_empty());
+    let client = talk(PORT).await;
+    let (mut from, mut to) = client.into_split();
+    let many = vec![7; 1024 * 1024];
+    let reads = tokio::spawn(async move {
+        let mut read = Vec::new();
+        from.read_to_end(&mut read).await.unwrap();
+        read.len()
+    });
+    to.write_all(&many).await.unwrap();
+    let socket = to.as_ref().as_raw_fd();
+    to.writable().await.unwrap();
+    assert_eq!(send(socket, b"!", MsgFlags::MSG_OOB).unwrap(), 1);
+    to.write_all(&many).await.unwrap();
+    to.shutdown().await.unwrap();
+    let read = timeout(FAR, reads).await.unwrap().unwrap();
+    // What `talk` said last, and everything but the urgent byte, which is not part of the stream.
+    assert_eq!(read, 1 + 2 * many.len());
 }

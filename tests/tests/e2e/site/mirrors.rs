@@ -13,7 +13,8 @@ use super::{HUB, NAMES, at, build, builder, context, trusted};
 
 const MIRROR: u16 = 5000;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+/// For Testcontainers, which starts Python and a container: less than the whole test may take.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Whether a connection from the machine itself, not from a container's network, is answered.
 fn reaches(machine: &Machine, port: u16) -> bool {
