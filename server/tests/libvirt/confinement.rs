@@ -239,7 +239,6 @@ async fn a_machine_has_no_devices_but_those_it_needs() {
         "q35-pcihost",
         "mch",
         "ICH9-LPC",
-        "hpet",
         "ioapic",
         "isa-i8259",
         "isa-pit",
