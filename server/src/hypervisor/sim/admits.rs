@@ -5,6 +5,8 @@ use super::SimHypervisor;
 /// How it stands with telling wires what machines may reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Admits {
+    /// Calls that were begun, ever.
+    pub begun: usize,
     /// Calls that have not returned yet.
     pub under_way: usize,
     /// Calls that went wrong, ever.
@@ -16,7 +18,11 @@ pub(super) struct UnderWay<'a>(&'a SimHypervisor);
 
 impl<'a> UnderWay<'a> {
     pub(super) fn begin(sim: &'a SimHypervisor) -> Self {
-        sim.world().admits.under_way += 1;
+        {
+            let mut world = sim.world();
+            world.admits.begun += 1;
+            world.admits.under_way += 1;
+        }
         Self(sim)
     }
 }

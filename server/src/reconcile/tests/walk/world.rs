@@ -60,7 +60,7 @@ pub(super) struct World {
     pub(super) vms: Vec<VmRow>,
     pub(super) leases: Vec<LeaseRow>,
     /// How it stood then with telling wires.
-    admits: Admits,
+    admits: [Admits; 2],
     pub(super) tally: Tally,
     /// When everything was made well last.
     pub(super) healed_at: OffsetDateTime,
@@ -144,7 +144,7 @@ impl World {
             lives: Lives::new(),
             vms: Vec::new(),
             leases: Vec::new(),
-            admits: Admits::default(),
+            admits: Default::default(),
             tally: Tally::default(),
             healed_at: clock.start,
             foul: BTreeSet::new(),
@@ -330,14 +330,17 @@ impl World {
         checks::quotas_hold(&leases, policy);
         // Who waits for a wire that does not answer is passed by those whose wires do, also while the
         // machine of the former is given up; and of two that are told at once the later may be first by a
-        // round.
+        // round. What came of one that was told before the last look may be written only now.
         let admits = self.sim.admits();
+        let [earlier, last] = self.admits;
+        let at_once = admits.begun - earlier.begun > 1 || admits.under_way + last.under_way > 0;
+        let failed = admits.went_wrong != last.went_wrong;
         let handed = is_handed_one(&self.vms, &self.leases) || is_handed_one(&vms, &leases);
-        if admits == self.admits && admits.under_way == 0 && !handed {
+        if !at_once && !failed && !handed {
             self.tally.fair_looks += 1;
             checks::nobody_was_passed_over(&self.leases, &leases, policy, self.now());
         }
-        self.admits = admits;
+        self.admits = [last, admits];
         self.lives.see_vms(&vms);
         for lease in &leases {
             self.see(lease).await;
