@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ impl Scene {
         let mut command = self
             .cli
             .bare(["ssh", "--lease", &self.attacker, "--", script]);
-        command.stdin(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         Running(command.spawn().unwrap())
     }
 
@@ -284,12 +284,18 @@ fn handshakes_without_end_on_a_port_of_the_relay() {
     scene.taken_away();
 }
 
-/// Processes until there can be no more, then memory, then the console.
+/// Processes that multiply, and never give up: who cannot make another says so and tries again.
+const BOMB: &str = "exec perl -e '\
+    $| = 1; print \"begun\\n\"; my $said; \
+    while (1) { next if defined fork; print \"full\\n\" unless $said++; sleep 1 }'";
+
+/// Memory, the disk, the console, then processes until there can be no more.
 #[test]
 fn a_machine_that_takes_all_it_can_get() {
     let scene = Scene::new();
     let qemu = scene.qemu();
     let threads = || fs::read_dir(format!("/proc/{qemu}/task")).unwrap().count();
+    let out_of_memory = |log: &str| log.matches("the machine is out of memory").count();
 
     // Memory: the guest's kernel ends whoever takes it, and Docker goes on.
     let greedy = "perl -e 'my @all; push @all, \"x\" x 1000000 while 1'; echo ended $?";
@@ -319,7 +325,8 @@ fn a_machine_that_takes_all_it_can_get() {
     scene.holds_its_bounds();
 
     // The console, which the server keeps the end of.
-    let shouting = scene.begin("exec dd if=/dev/zero of=/dev/ttyS0 bs=64k 2>/dev/null");
+    let shouting =
+        scene.begin("echo $$ >/run/shouts; exec dd if=/dev/zero of=/dev/ttyS0 bs=64k 2>/dev/null");
     let console = scene.folder().join("console.log");
     until(
         "the console is flooded",
@@ -335,27 +342,32 @@ fn a_machine_that_takes_all_it_can_get() {
     );
     assert!(kept > 0);
     drop(shouting);
+    succeed(&mut scene.ssh("kill $(cat /run/shouts)"));
+    let killed_before = out_of_memory(&scene.server.log());
 
-    // Processes. Nothing on this machine answers any more.
-    let bomb = scene.begin("b() { b | b & }; b; sleep 1000");
-    eventually("processes multiply", PATIENCE, || {
-        scene.nobody_else_is_harmed();
-        let mut asked = scene
-            .cli
-            .bare(["ssh", "--lease", &scene.attacker, "--", "true"]);
-        let mut asked = Running(
-            asked
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
+    // Processes, each of which makes more, until the machine can make no more or has no memory left for them; then
+    // it is those that say so, or what holds the connection, that is ended.
+    let mut bomb = scene.begin(BOMB);
+    let mut heard = BufReader::new(bomb.0.stdout.take().unwrap()).lines();
+    assert_eq!(heard.next().unwrap().unwrap(), "begun");
+    let multiply = std::thread::spawn(move || heard.map_while(Result::ok).any(|it| it == "full"));
+    until(
+        "processes multiply",
+        PATIENCE,
+        || multiply.is_finished(),
+        |is_over| *is_over,
+    );
+    if !multiply.join().unwrap() {
+        until(
+            "the machine is out of memory",
+            PATIENCE,
+            || out_of_memory(&scene.server.log()),
+            |seen| *seen > killed_before,
         );
-        std::thread::sleep(Duration::from_secs(5));
-        match asked.0.try_wait().unwrap() {
-            Some(status) if status.success() => Err("the attacker's machine still answers"),
-            _ => Ok(()),
-        }
-    });
+    }
+    for _ in 0..2 {
+        scene.nobody_else_is_harmed();
+    }
     assert!(threads() < 100, "{} threads of QEMU", threads());
     drop(bomb);
     scene.taken_away();
