@@ -1,4 +1,4 @@
-//! Machine sizes, and how much of the host all machines together may use.
+//! Machine sizes, how machines are kept, and how much of the host all of them together may use.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,11 @@ const SMALLEST_MIB: u32 = 512;
 const MOST_VCPUS: u32 = 255;
 /// Addresses of a /16 without its first and last, and without the gateway.
 const MOST_VMS: u16 = 65_000;
+
+/// What is to be there for longer without being asked for is a pool.
+const LONGEST_SPARE_S: u32 = 3600;
+/// A machine that is asked less often is long dead, or its clock wrong, before anybody knows.
+const SELDOMEST_WATCH_S: u32 = 60;
 
 /// Table `[sizes.NAME]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -103,6 +108,41 @@ fn is_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+}
+
+/// Table `[machines]`. All values are seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MachinesConfig {
+    /// How long a machine is kept for the next request that was made for one that is not there any more.
+    pub spare_s: u32,
+    /// How often a machine is asked how it is.
+    pub watch_every_s: u32,
+}
+
+impl Default for MachinesConfig {
+    fn default() -> Self {
+        Self {
+            spare_s: 60,
+            watch_every_s: 15,
+        }
+    }
+}
+
+impl MachinesConfig {
+    pub(super) fn validate(&self, faults: &mut Faults) {
+        if self.spare_s > LONGEST_SPARE_S {
+            let what = format!("is {}; allowed are 0 to {LONGEST_SPARE_S}", self.spare_s);
+            faults.add("machines.spare_s", what);
+        }
+        if !(1..=SELDOMEST_WATCH_S).contains(&self.watch_every_s) {
+            let what = format!(
+                "is {}; allowed are 1 to {SELDOMEST_WATCH_S}",
+                self.watch_every_s
+            );
+            faults.add("machines.watch_every_s", what);
+        }
+    }
 }
 
 /// Table `[limits]`.

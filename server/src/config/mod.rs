@@ -35,7 +35,7 @@ pub use lease::LeaseConfig;
 pub use listen::{HttpConfig, TlsConfig};
 pub use log::{LogConfig, LogFormat};
 pub use machine_limits::MachineLimits;
-pub use machines::{LimitsConfig, SizeConfig};
+pub use machines::{LimitsConfig, MachinesConfig, SizeConfig};
 pub use network::{GuestNetwork, NetworkConfig, Uplink};
 pub use oidc::{OidcConfig, RuleConfig};
 pub use pool::{PoolConfig, ScheduleConfig};
@@ -86,6 +86,8 @@ pub struct Config {
     pub oidc: Vec<OidcConfig>,
     /// How much of the host may be used.
     pub limits: LimitsConfig,
+    /// How machines are kept.
+    pub machines: MachinesConfig,
     /// How VMs are run.
     pub hypervisor: HypervisorConfig,
     /// The VMs' network.
@@ -116,6 +118,7 @@ impl Default for Config {
             projects: BTreeMap::new(),
             oidc: Vec::new(),
             limits: LimitsConfig::default(),
+            machines: MachinesConfig::default(),
             hypervisor: HypervisorConfig::default(),
             network: NetworkConfig::default(),
             site: SiteConfig::default(),
@@ -266,6 +269,7 @@ impl Config {
         let is_project = |name: &str| name == DEFAULT_PROJECT || self.projects.contains_key(name);
         oidc::validate(&self.oidc, is_project, &mut faults);
         self.limits.validate(&mut faults);
+        self.machines.validate(&mut faults);
         pool::validate(&self.pool, self.limits.max_vms, &mut faults);
         self.hypervisor.validate(self.limits.max_vms, &mut faults);
         self.network.validate(&mut faults);

@@ -22,6 +22,7 @@ struct Said {
 fn server() -> TestServer {
     TestServer::builder()
         .set("log.filter", "info,remote_dockerd::reconcile::watch=debug")
+        .set("machines.watch_every_s", 3)
         .start()
 }
 
@@ -71,7 +72,7 @@ fn console(server: &TestServer) -> String {
 fn slow_build(server: &TestServer, machine: &Machine) -> std::process::Child {
     let context = server.root().join("slow");
     write_busybox(&context.join("tree"));
-    let dockerfile = "FROM scratch\nCOPY tree /\nRUN [\"/bin/sleep\", \"40\"]\n";
+    let dockerfile = "FROM scratch\nCOPY tree /\nRUN [\"/bin/sleep\", \"30\"]\n";
     std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
     let mut command = machine.docker().command(["build", "--quiet"]);
     command.env("DOCKER_BUILDKIT", "1").arg(context);
@@ -88,7 +89,7 @@ fn containers_builds_and_traffic_are_seen_and_so_is_their_end() {
     let running = wait(&server, "a container runs", |said| said.containers == 1);
     assert_eq!(running.builds, 0, "{running:?}");
     // Nothing moves while it runs, and that is seen apart from it.
-    let longer = wait(&server, "no byte moves", |said| said.idle_ms > Some(16_000));
+    let longer = wait(&server, "no byte moves", |said| said.idle_ms > Some(5_000));
     assert_eq!(longer.containers, 1, "{longer:?}");
 
     docker.ok(["rm", "-f", container.trim()]);
@@ -101,7 +102,8 @@ fn containers_builds_and_traffic_are_seen_and_so_is_their_end() {
 
     let mut build = slow_build(&server, &machine);
     let building = wait(&server, "a build is under way", |said| said.builds > 0);
-    assert!(building.took_ms < 2000, "{building:?}");
+    // Whoever waited for the builder would take as long as the step does.
+    assert!(building.took_ms < 9_000, "{building:?}");
     assert!(build.wait().unwrap().success());
     wait(&server, "the build is over", |said| {
         said.builds == 0 && said.containers == 0

@@ -123,9 +123,14 @@ fn a_guest_that_ends_itself_ends_its_lease() {
     }
 }
 
+/// A machine that was made for a lease that is over is taken away, and does not wait for the next one.
+fn keeps_no_spare() -> TestServer {
+    TestServer::builder().set("machines.spare_s", 0).start()
+}
+
 #[test]
 fn releasing_twice_and_releasing_what_waits() {
-    let server = TestServer::start();
+    let server = keeps_no_spare();
     let key = ClientKey::generate();
     let mut request = key.request();
     request.wait_s = Some(0);
@@ -140,7 +145,7 @@ fn releasing_twice_and_releasing_what_waits() {
 /// The client went away while the machine was being made: nobody would ever use or release it.
 #[test]
 fn a_client_that_goes_away_leaves_no_lease() {
-    let server = TestServer::start();
+    let server = keeps_no_spare();
     let cli = server.cli();
     let mut child = cli.bare(["start"]).spawn().unwrap();
     until(

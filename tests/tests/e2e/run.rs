@@ -155,6 +155,8 @@ fn interrupted_while_it_waits_for_the_machine() {
     // Boots instead of cloning, so that there is time to interrupt it.
     let server = TestServer::builder()
         .set("hypervisor.templates", false)
+        // Nor is the machine kept for others afterwards.
+        .set("machines.spare_s", 0)
         .start();
     let cli = server.cli();
     let mark = server.root().join("mark");
