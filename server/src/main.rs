@@ -86,6 +86,19 @@ fn raise_file_limit() {
     }
 }
 
+/// How many heaps the C library may make.
+const HEAPS: i32 = 2;
+
+/// Keeps threads from having heaps of their own, of which the C library makes up to eight for each processor: what
+/// one thread takes and another gives back would stay with the one, and the process would grow by a megabyte with
+/// every lease (0.04 MiB with two heaps). To be called before there is a second thread.
+fn share_heaps() {
+    // SAFETY: sets a number of the allocator, which no other thread uses at the time.
+    if unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) } == 0 {
+        tracing::warn!("the C library makes as many heaps as it likes");
+    }
+}
+
 /// Prints what clients are to trust.
 fn print_ca(config: &Config) -> Result<(), Box<dyn Error>> {
     if !config.http.speaks_tls() {
@@ -212,6 +225,7 @@ fn manage_images(config: &Config, command: ImageCommand) -> Result<(), Box<dyn E
 fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     remote_dockerd::telemetry::init(&config.log)?;
     quiet_libvirt();
+    share_heaps();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -97,6 +97,26 @@ pub fn own_memory_kib(pid: Pid) -> u64 {
     number.expect("the kernel's account of memory")
 }
 
+/// How many heaps a process has besides its first one. The C library makes them where addresses are multiples of
+/// 64 MiB, and nothing else does.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn further_heaps(pid: Pid) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the server");
+    maps.lines().filter(|line| is_further_heap(line)).count()
+}
+
+fn is_further_heap(line: &str) -> bool {
+    let Some((start, rest)) = line.split_once('-') else {
+        return false;
+    };
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let aligned = u64::from_str_radix(start, 16).is_ok_and(|start| start % (64 << 20) == 0);
+    aligned && fields.get(1) == Some(&"rw-p") && fields.len() == 5
+}
+
 /// Size of the server's database and of the journal of what is to be written into it, in bytes.
 #[must_use]
 pub fn database_bytes(state: &Path) -> (u64, u64) {
@@ -155,6 +175,21 @@ mod tests {
             ]
         );
         assert_eq!(less.most(more), Footprint([23, 20, 1, 40, 50, 4096]));
+    }
+
+    #[test]
+    fn heaps_are_told_by_their_place() {
+        assert!(is_further_heap(
+            "7f1c60000000-7f1c60217000 rw-p 00000000 00:00 0 "
+        ));
+        for other in [
+            "7f1c60217000-7f1c64000000 ---p 00000000 00:00 0 ",
+            "7f1c60217000-7f1c64000000 rw-p 00000000 00:00 0 ",
+            "7f1c60000000-7f1c60217000 rw-p 00000000 00:2a 17 /memfd:x",
+            "",
+        ] {
+            assert!(!is_further_heap(other), "{other}");
+        }
     }
 
     #[test]

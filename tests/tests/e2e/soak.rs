@@ -1,6 +1,7 @@
 //! What many leases leave behind. `make soak` does the same two hundred times.
 
 use e2e::TestServer;
+use e2e::footprint::further_heaps;
 use e2e::soak::{Plan, run};
 
 #[test]
@@ -13,4 +14,6 @@ fn leases_made_and_given_back_leave_nothing_and_the_server_does_not_grow() {
     };
     let outcome = run(&server, plan, |_| ());
     assert_eq!(outcome.faults(), Vec::<String>::new(), "{outcome:?}");
+    // Each would keep what one thread took and another gave back.
+    assert!(further_heaps(server.pid()) <= 1);
 }
