@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::process::{bounded, run, succeed, text};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The host as far as one state folder goes.
 #[derive(Debug, Clone)]

@@ -27,7 +27,7 @@ const READY_LIMIT: Duration = Duration::from_secs(240);
 /// Until nothing of a machine is left. One that was made for a client who went away is kept for the next: a
 /// minute from when it is ready, and a busy host may boot it for longer than that.
 pub const CLEAN_LIMIT: Duration = Duration::from_secs(300);
-const STOP_LIMIT: Duration = Duration::from_secs(40);
+const STOP_LIMIT: Duration = Duration::from_secs(120);
 
 /// TCP port of the API. Each test has its network namespace for itself.
 pub const API_PORT: u16 = 7420;

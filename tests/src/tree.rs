@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::process::{bounded, succeed};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// A root file system around the static busybox.
 ///

@@ -11,7 +11,7 @@ use super::{Reconciler, Work};
 use crate::lease::{LeasePhase, LeaseRow, Policy, Snapshot, VmPhase, VmRow};
 
 /// How long taking away what serves nobody may last.
-const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a drained server may take to destroy its last machines.
 const DRAIN_GRACE: Duration = Duration::from_secs(60);

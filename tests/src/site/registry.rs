@@ -94,7 +94,7 @@ impl Registry {
             child: command.spawn().expect("running docker-registry"),
             log,
         };
-        let limit = Duration::from_secs(20);
+        let limit = Duration::from_secs(60);
         eventually("the registry listens", limit, || {
             let ended = registry.child.try_wait().expect("asking for its end");
             assert!(ended.is_none(), "the registry ended: {}", registry.log());

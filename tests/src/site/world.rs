@@ -19,7 +19,7 @@ pub const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// nowhere else.
 pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(93, 184, 100, 1);
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A network namespace, joined to that of the calling thread, which is the host's.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! How leases end, and that nothing stays.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use e2e::machine::ClientKey;
 use e2e::process::fail;
@@ -64,7 +63,7 @@ fn what_is_running_does_not_hold_a_lease_up() {
         .unwrap();
     until(
         "the container runs",
-        Duration::from_secs(30),
+        CLEAN_LIMIT,
         || docker.ok(["ps", "-q"]),
         |ids| !ids.is_empty(),
     );
@@ -150,7 +149,7 @@ fn a_client_that_goes_away_leaves_no_lease() {
     let mut child = cli.bare(["start"]).spawn().unwrap();
     until(
         "the lease is asked for",
-        Duration::from_secs(30),
+        CLEAN_LIMIT,
         || server.api().list().len(),
         |count| *count == 1,
     );

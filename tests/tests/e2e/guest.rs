@@ -40,7 +40,7 @@ fn a_docker_daemon_that_dies_is_started_again_and_reported() {
     assert_ne!(daemon(), before);
     until(
         "the server's log tells of it",
-        Duration::from_secs(20),
+        Duration::from_secs(60),
         || server.log(),
         |log| {
             log.lines()

@@ -13,7 +13,7 @@ const PING: &[u8] = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n";
 
 /// What a client gets for a ping, with the certificate and key in this folder or without one.
 fn ping(machine: &Machine, identity: Option<&Path>) -> String {
-    let mut command = bounded(Duration::from_secs(20), "openssl");
+    let mut command = bounded(Duration::from_secs(60), "openssl");
     command
         .args(["s_client", "-quiet", "-connect", machine.endpoint()])
         .args(["-verify_return_error", "-CAfile"])
@@ -77,7 +77,7 @@ fn a_certificate_of_another_authority_is_not_let_in() {
     // The same names as on the real ones, from an authority of our own.
     let name = |file: &str| {
         succeed(
-            bounded(Duration::from_secs(20), "openssl")
+            bounded(Duration::from_secs(60), "openssl")
                 .args(["x509", "-noout", "-subject", "-nameopt", "compat", "-in"])
                 .arg(machine.certificates().join(file)),
         )
@@ -95,7 +95,7 @@ fn a_certificate_of_another_authority_is_not_let_in() {
         ca = ca.trim_start_matches('/'),
         client = client.trim_start_matches('/'),
     );
-    succeed(bounded(Duration::from_secs(30), "sh").args(["-c", &script]));
+    succeed(bounded(Duration::from_secs(60), "sh").args(["-c", &script]));
     let answer = ping(&machine, Some(&folder));
     assert!(!is_let_in(&answer), "{answer}");
     assert!(answer.contains("alert"), "{answer}");
@@ -107,7 +107,7 @@ fn plain_http_gets_no_answer() {
     let machine = server.lease();
     let mut stream = TcpStream::connect(machine.endpoint()).unwrap();
     stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     stream.write_all(PING).unwrap();
     let mut answer = Vec::new();
@@ -124,7 +124,7 @@ fn the_guest_shows_a_certificate_of_its_own_authority() {
     let server = TestServer::start();
     let (machine, other) = (server.lease(), server.lease());
     // A client of one machine that ends up at the other notices.
-    let mut command = bounded(Duration::from_secs(20), "openssl");
+    let mut command = bounded(Duration::from_secs(60), "openssl");
     command
         .args(["s_client", "-quiet", "-verify_return_error", "-connect"])
         .arg(other.endpoint())

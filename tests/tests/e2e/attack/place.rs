@@ -16,7 +16,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 /// Where those who listen do so, with TCP and with UDP.
 pub(super) const PORT: u16 = 80;
 /// Who accepts waits so long for the first word.
-const FIRST_WORD: Duration = Duration::from_secs(2);
+const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// A network namespace.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Place {
 
     /// Runs a script in it, to its end or to its first failure, and returns what it says.
     pub(super) fn sh(&self, script: &str) -> String {
-        let mut command = bounded(Duration::from_secs(20), "sh");
+        let mut command = bounded(Duration::from_secs(60), "sh");
         command.args(["-e", "-c", script]);
         self.run(move || succeed(&mut command))
     }

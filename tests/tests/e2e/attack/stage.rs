@@ -49,7 +49,7 @@ pub(super) const METADATA: [Ipv4Addr; 4] = [
 /// By how much the server's own memory may be larger afterwards, in KiB.
 const MEMORY_SLACK_KIB: u64 = 24 * 1024;
 /// For what is expected to come, however busy the machine is.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long an answer is waited for that is not to come. A connection is asked for twice in this time.
 pub(super) const SILENCE: Duration = Duration::from_millis(1500);
