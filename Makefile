@@ -55,6 +55,11 @@ image-sid: agent cache ## the guest image with Docker 28, likewise, in a folder 
 	images/build.sh --agent '$(AGENT)' --definition images/definitions/sid.image \
 	    --cache '$(IMAGES)/.cache' --out '$(REMOTE_DOCKER_CACHE)/images-sid/sid'
 
+# In a folder of its own, too: it is larger, and nobody gets it without asking.
+image-foreign: agent cache ## the guest image that runs programs for other processors, likewise
+	images/build.sh --agent '$(AGENT)' --definition images/definitions/trixie-foreign.image \
+	    --cache '$(IMAGES)/.cache' --out '$(REMOTE_DOCKER_CACHE)/images-foreign/trixie-foreign'
+
 lint: packages ## format, clippy, shellcheck, and cargo-deny where it is installed
 	@tests/run.sh lint
 
@@ -73,6 +78,11 @@ soak: build image ## many leases, one after the other, and a look at what stays 
 	cargo build --locked --profile $(PROFILE) -p e2e --bin soak
 	@tests/as-root.sh 'the soak test runs virtual machines' \
 	    '$(BIN)/soak' --images '$(IMAGES)' --cycles $(or $(CYCLES),200)
+
+test-foreign: build image-foreign ## a program for another processor on a machine of that image
+	cargo build --locked --profile $(PROFILE) -p e2e --bin foreign
+	@tests/as-root.sh 'the test runs a virtual machine' \
+	    '$(BIN)/foreign' --images '$(REMOTE_DOCKER_CACHE)/images-foreign'
 
 fuzz: packages ## inputs without end for what reads what others write (INPUTS=1000000 for each, TARGETS=all)
 	RUSTC_WORKSPACE_WRAPPER='$(abspath tests/fuzz/with-branches.sh)' \
@@ -97,6 +107,6 @@ where: # prints the folder of the programs, for scripts
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo test build agent cli-static probe image image-sid lint docs bench soak fuzz packages clean cache where help
+.PHONY: demo test build agent cli-static probe image image-sid image-foreign lint docs bench soak test-foreign fuzz packages clean cache where help

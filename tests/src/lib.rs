@@ -23,6 +23,7 @@ pub mod docker;
 mod evidence;
 pub mod figures;
 pub mod footprint;
+pub mod foreign;
 pub mod host;
 pub mod machine;
 mod netns;

@@ -53,6 +53,16 @@ impl Setting {
         }
     }
 
+    /// These programs and the image in this folder that runs programs for other processors.
+    #[must_use]
+    pub fn foreign(bin: PathBuf, images: PathBuf) -> Self {
+        Self {
+            bin,
+            images,
+            name: "trixie-foreign",
+        }
+    }
+
     fn unchecked() -> Self {
         let cache = variable("REMOTE_DOCKER_CACHE")
             .unwrap_or_else(|| "/var/cache/setup-remote-docker".into());

@@ -31,16 +31,24 @@ pub(crate) fn register() -> anyhow::Result<()> {
         None::<&str>,
     )
     .with_context(|| format!("cannot mount {KERNEL}"))?;
-    for line in words {
-        let Some(line) = with_interpreter_open(&line) else {
-            say!("{FOLDER}: this is no entry: {line}");
-            continue;
-        };
-        if let Err(error) = fs::write(Path::new(KERNEL).join("register"), &line) {
-            say!("{FOLDER}: the kernel does not take {line}: {error}");
-        }
+    for fault in tell(Path::new(KERNEL), &words) {
+        say!("{FOLDER}: {fault}");
     }
     Ok(())
+}
+
+/// Writes each entry to the file of `kernel` that takes them, and returns what is wrong with those that are not
+/// taken: they do not keep the others away.
+fn tell(kernel: &Path, words: &[String]) -> Vec<String> {
+    let fault = |line: &String| {
+        let Some(entry) = with_interpreter_open(line) else {
+            return Some(format!("this is no entry: {line}"));
+        };
+        let told = fs::write(kernel.join("register"), &entry);
+        let error = told.err()?;
+        Some(format!("the kernel does not take {entry}: {error}"))
+    };
+    words.iter().filter_map(fault).collect()
 }
 
 /// The entries of all files, in the order of their names.
@@ -97,6 +105,49 @@ mod tests {
             words(folder.path()).unwrap(),
             [":a:M::x::/a:P", ":b:M::x::/b:"]
         );
+    }
+
+    /// The kernel's file takes one entry each time it is opened.
+    #[test]
+    fn each_entry_is_told_by_itself_and_a_wrong_one_keeps_no_other_away() {
+        let kernel = tempfile::tempdir().unwrap();
+        let register = kernel.path().join("register");
+        nix::unistd::mkfifo(&register, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let words = ["nonsense", ":a:M::x::/a:", ":b:M::x::/b:PF"].map(str::to_owned);
+        let read = register.clone();
+        let reader = std::thread::spawn(move || {
+            let kept = fs::File::open(&read).unwrap();
+            let mut told = String::new();
+            io::Read::read_to_string(&mut &kept, &mut told).unwrap();
+            told
+        });
+        // Held open, so that the reader sees one end only.
+        let end = fs::File::options().write(true).open(&register).unwrap();
+        assert_eq!(tell(kernel.path(), &words), ["this is no entry: nonsense"]);
+        drop(end);
+        assert_eq!(reader.join().unwrap(), ":a:M::x::/a:F:b:M::x::/b:PF");
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_said_with_its_words() {
+        let kernel = tempfile::tempdir().unwrap();
+        // It cannot be written to.
+        fs::create_dir(kernel.path().join("register")).unwrap();
+        let words = [":a:M::x::/a:", ":b:M::x::/b:"].map(str::to_owned);
+        let faults = tell(kernel.path(), &words);
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].starts_with("the kernel does not take :a:M::x::/a:F: "));
+    }
+
+    /// What Debian's package says, whose words are the ones that images have.
+    #[test]
+    fn the_words_of_a_package_are_understood() {
+        let magic =
+            r"\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00";
+        let mask =
+            r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
+        let line = format!(":qemu-aarch64:M:0:{magic}:{mask}:/usr/bin/qemu-aarch64:POCF");
+        assert_eq!(with_interpreter_open(&line), Some(line));
     }
 
     #[test]
