@@ -144,6 +144,13 @@ check_host() {
     if ! [[ $protocol =~ ^[0-9]+$ ]]; then
         fail "the agent $agent does not say which protocol it speaks" 'build the package guest-agent of this tree'
     fi
+    local source
+    for source in "${extra_sources[@]}"; do
+        if [[ $source =~ [[:space:][]signed-by=(/[^],[:space:]]*) ]] && [ ! -r "${BASH_REMATCH[1]}" ]; then
+            fail "cannot read ${BASH_REMATCH[1]}, the key of a source in $definition" \
+                'get it from who publishes the packages there'
+        fi
+    done
     local tool tools=(mmdebstrap mke2fs qemu-img cpio zstd)
     if [ "$(id -u)" -ne 0 ]; then tools+=(fakeroot newuidmap); fi
     PATH=$PATH:/usr/sbin:/sbin # mke2fs, for ordinary users

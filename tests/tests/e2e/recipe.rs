@@ -1,5 +1,7 @@
 //! The recipe of images: what it refuses, and what it leaves when it is interrupted.
 
+mod archives;
+
 use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
