@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::disk;
+
 /// Size at which a log is put aside and a new one begun; the one put aside before goes. So a log
 /// takes twice this at most, in bytes.
 const LIMIT_BYTES: u64 = 4 * 1024 * 1024;
@@ -80,6 +82,8 @@ fn collect(mut reader: PipeReader, mut file: BoundedFile, tail: &Mutex<VecDeque<
             .lines()
             .filter(|line| !line.is_empty())
         {
+            // A line that is read in two parts is not heard; daemons write each in one.
+            disk::hear(line);
             if tail.len() == TAIL_LINES {
                 tail.pop_front();
             }
@@ -153,6 +157,20 @@ mod tests {
                 .unwrap()
                 .ends_with("line 999\n")
         );
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_finds_no_room_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = DaemonLog::start("x", &folder.path().join("x.log")).unwrap();
+        let line = "echo write /var/lib/docker/tmp/x: no space left on device";
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", line])
+            .stdout(log.sink().unwrap())
+            .spawn()
+            .unwrap();
+        disk::refused().await;
+        child.wait().unwrap();
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Whether the file system on which Docker keeps everything is nearly full. A build that finds no room fails
-//! with whatever words its tools have for it; this tells before, and tells it plainly.
+//! with whatever words its tools have for it; this tells before, and tells it plainly. A build that fills it and has
+//! what it wrote removed between two looks is seen by what the daemons log of it.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_protocol::{DiskUse, Event, Scarce};
 use nix::sys::statvfs::{Statvfs, statvfs};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
 use crate::console::say;
@@ -33,6 +34,37 @@ const FULL_BELOW_BYTES: u64 = 16 * MIB;
 const FULL_BELOW_FILES: u64 = 64;
 
 const MIB: u64 = 1024 * 1024;
+
+/// Where the daemons keep what is on the disk that is looked at.
+const FOLDERS: [&str; 2] = ["/var/lib/docker/", "/var/lib/containerd/"];
+
+/// The system's words for it, as programs in Go have them.
+const REFUSED: &str = "no space left on device";
+
+/// How long what a daemon logs is not told again: a client may try the same thing over and over.
+const REFUSALS_APART: Duration = Duration::from_secs(60);
+
+/// Wakes [`watch`]. One for the process: what is heard here is heard by whoever copies a daemon's log, long before
+/// anybody watches.
+static HEARD: Notify = Notify::const_new();
+
+/// Takes note of a line that a daemon logs.
+pub(crate) fn hear(line: &str) {
+    if is_refusal(line) {
+        HEARD.notify_one();
+    }
+}
+
+/// Until a daemon has logged that there was no room.
+pub(crate) async fn refused() {
+    HEARD.notified().await;
+}
+
+/// Whether there was no room on this disk: a container may have small ones of its own, and the kernel says the same
+/// of other things than disks.
+fn is_refusal(line: &str) -> bool {
+    line.contains(REFUSED) && FOLDERS.iter().any(|folder| line.contains(folder))
+}
 
 /// What a file system has, and what of it is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,19 +166,64 @@ impl Told {
     }
 }
 
+/// What a daemon found while nobody looked.
+#[derive(Debug, Default)]
+struct Refusal {
+    /// It is still to be told.
+    is_open: bool,
+    told_at: Option<Instant>,
+}
+
+impl Refusal {
+    fn heard(&mut self, now: Instant) {
+        let is_news = |at| now.saturating_duration_since(at) >= REFUSALS_APART;
+        self.is_open = self.is_open || self.told_at.is_none_or(is_news);
+    }
+
+    /// What there is to tell: what is seen now, or what was so a moment ago.
+    fn over(&self, seen: DiskUse) -> DiskUse {
+        if !self.is_open || seen.full {
+            return seen;
+        }
+        let free_mib = match seen.scarce {
+            Scarce::Space => 0,
+            Scarce::Files => seen.free_mib,
+        };
+        DiskUse {
+            full: true,
+            used_percent: 100,
+            free_mib,
+            ..seen
+        }
+    }
+
+    fn told(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_open) {
+            self.told_at = Some(now);
+        }
+    }
+}
+
 /// Tells when it is nearly full, and when it is full. Never returns.
 pub(crate) async fn watch(events: mpsc::Sender<Event>) -> Infallible {
     let mut told = Told::default();
+    let mut refusal = Refusal::default();
     let mut done = true;
     let mut pause = SHORTEST;
     loop {
-        sleep(pause).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = refused() => refusal.heard(Instant::now()),
+        }
         // What cannot be looked at is not full as far as anybody knows.
         let Ok(about) = statvfs(DOCKER) else { continue };
         let room = Room::of(&about);
         pause = room.pause();
-        let usage = room.usage();
+        let usage = refusal.over(room.usage());
         let now = told.take(usage, |usage| events.try_send(Event::Disk(usage)).is_ok());
+        if now {
+            refusal.told(Instant::now());
+        }
         // It is tried again at each look, and said here once.
         if std::mem::replace(&mut done, now) && !now {
             say!(
@@ -223,6 +300,69 @@ mod tests {
         assert!(unheard(low, &mut state));
         assert_eq!(told(fine, &mut state), None);
         assert_eq!(told(low, &mut state), Some((false, Scarce::Space, 90)));
+    }
+
+    #[test]
+    fn a_daemon_that_found_no_room_is_believed_though_there_is_some_again() {
+        let (mut state, mut refusal) = (Told::default(), Refusal::default());
+        let start = Instant::now();
+        let mut look = |heard: bool, after_s: u64, is_read: bool| {
+            let now = start + Duration::from_secs(after_s);
+            if heard {
+                refusal.heard(now);
+            }
+            let mut words = None;
+            let seen = refusal.over(room(5 * GIB, 90_000).usage());
+            let done = state.take(seen, |usage| {
+                words = Some((usage.full, usage.used_percent, usage.free_mib));
+                is_read
+            });
+            if done {
+                refusal.told(now);
+            }
+            words
+        };
+        let full = Some((true, 100, 0));
+        assert_eq!(look(false, 0, true), None);
+        // Nobody reads, so it is told at the next look.
+        assert_eq!(look(true, 1, false), full);
+        assert_eq!(look(false, 2, true), full);
+        assert_eq!(look(false, 3, true), None);
+        // Again and again, and told once in a while.
+        assert_eq!(look(true, 4, true), None);
+        assert_eq!(look(true, 61, true), None);
+        assert_eq!(look(true, 62, true), full);
+        assert_eq!(look(false, 200, true), None);
+    }
+
+    #[test]
+    fn what_is_seen_to_be_full_is_told_as_it_is_seen() {
+        let mut refusal = Refusal::default();
+        refusal.heard(Instant::now());
+        let seen = room(5 * MIB, 90_000).usage();
+        assert_eq!(refusal.over(seen), seen);
+        // Files were what was scarce: there may be room for bytes.
+        let seen = room(5 * GIB, 1_000).usage();
+        let told = refusal.over(seen);
+        assert_eq!((told.full, told.scarce), (true, Scarce::Files));
+        assert_eq!(told.free_mib, seen.free_mib);
+    }
+
+    #[test]
+    fn only_this_disk_is_meant() {
+        let line = |path: &str| {
+            format!("time=\"x\" level=error msg=\"write {path}: no space left on device\"")
+        };
+        for path in [
+            "/var/lib/docker/tmp/docker-import-1",
+            "/var/lib/containerd/io.containerd.content.v1.content/ingest/1/data",
+        ] {
+            assert!(is_refusal(&line(path)), "{path}");
+        }
+        for path in ["/dev/shm/x", "/tmp/x", ""] {
+            assert!(!is_refusal(&line(path)), "{path}");
+        }
+        assert!(!is_refusal("write /var/lib/docker/x: permission denied"));
     }
 
     #[test]
