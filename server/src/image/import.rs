@@ -107,11 +107,7 @@ pub fn import(source: &Path, images: &Path) -> Result<Imported, ImportError> {
     })?;
     load(source).map_err(of_source)?;
 
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(images)
-        .map_err(file("make", images))?;
+    make_way(images)?;
     let _lock = lock(images)?;
     sweep(images)?;
     let place = images.join(&name);
@@ -231,11 +227,33 @@ fn copy_file(from: &Path, to: &Path) -> std::io::Result<()> {
     std::io::copy(&mut source, &mut File::create_new(to)?).map(|_| ())
 }
 
+/// Makes a folder and those above it that are missing. What was there keeps its mode: somebody chose it.
+fn make_way(path: &Path) -> Result<(), ImportError> {
+    // A relative path of one part has nothing above it that could be missing.
+    let above = path.parent().filter(|it| !it.as_os_str().is_empty());
+    if let Some(above) = above
+        && !above.is_dir()
+    {
+        make_way(above)?;
+    }
+    match make_folder(path) {
+        // Somebody else's import may have made it at the same time.
+        Err(ImportError::File { source, .. })
+            if source.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() =>
+        {
+            Ok(())
+        }
+        made => made,
+    }
+}
+
+/// One that QEMU's user can pass through, whatever the umask is.
 fn make_folder(path: &Path) -> Result<(), ImportError> {
     DirBuilder::new()
         .mode(0o755)
         .create(path)
-        .map_err(file("make", path))
+        .map_err(file("make", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(file("open", path))
 }
 
 /// A host that loses power must not come back with an image of zeros.
@@ -324,6 +342,39 @@ mod tests {
         let again = bench.import().unwrap();
         assert!(!again.is_new);
         assert_eq!(again.entry.folder, *folder);
+    }
+
+    #[test]
+    fn others_may_read_it_whatever_the_umask_is() {
+        let bench = Bench::new();
+        let kept = bench.folder.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        fs::set_permissions(&kept, Permissions::from_mode(0o700)).unwrap();
+        let folder = std::thread::scope(|scope| {
+            let import = || {
+                // The umask is the whole process's until a thread takes its own.
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+                nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+                import(&bench.source(), &kept).unwrap();
+                bench.import().unwrap().entry.folder
+            };
+            scope.spawn(import).join().unwrap()
+        });
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let images = bench.images();
+        for (path, wanted) in [
+            (images.parent().unwrap(), 0o755),
+            (&images, 0o755),
+            (&folder, 0o755),
+            (&folder.join("client/cli-plugins"), 0o755),
+            (&folder.join("client/docker"), 0o755),
+            (&folder.join("disk.qcow2"), 0o644),
+            (&folder.join("manifest.json"), 0o644),
+            // What was there is its owner's.
+            (&kept, 0o700),
+        ] {
+            assert_eq!(mode(path), wanted, "{}", path.display());
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Images and templates on disk: how they come, which is used, and that damage to them is noticed.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use e2e::TestServer;
 use e2e::process::succeed;
+use nix::sys::stat::{Mode, umask};
 
 /// `remote-dockerd image` with the server's configuration.
 fn image(server: &TestServer, args: &[&str]) -> Command {
@@ -40,7 +42,16 @@ fn an_imported_image_serves_leases_and_stays_as_long_as_it_is_needed() {
     let text = text.replace("\"images\"", &format!("\"{}\"", images.display()));
     fs::write(&config, text).unwrap();
     let built = server.setting().image();
-    let name = succeed(&mut image(&server, &["import", built.to_str().unwrap()]));
+    let mut import = image(&server, &["import", built.to_str().unwrap()]);
+    // QEMU's user reads the images of those as well who let nobody else read what they make.
+    // SAFETY: umask is a plain system call, which may be made between fork and exec.
+    unsafe {
+        import.pre_exec(|| {
+            umask(Mode::from_bits_truncate(0o077));
+            Ok(())
+        });
+    }
+    let name = succeed(&mut import);
     let name = name.trim();
     let listed = || succeed(&mut image(&server, &["list", "--format", "json"]));
     assert!(listed().contains("\"in_use\"") && listed().contains("\"tested_at\": null"));
