@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Entry;
 use crate::config::Config;
 use docker::Docker;
+use left::Locked;
 use server::TrialServer;
 
 /// What the trial came to.
@@ -103,9 +104,9 @@ pub(super) async fn smoke(
     }
     let folder = Scratch::new()?;
     let began = Instant::now();
-    let mut server = TrialServer::start(&folder.path, image, config)?;
+    let mut server = TrialServer::start(&folder.locked, image, config)?;
     let outcome = tokio::select! {
-        outcome = try_out(&mut server, &folder.path, image, began) => outcome,
+        outcome = try_out(&mut server, folder.path(), image, began) => outcome,
         () = stop.cancelled() => Err(SmokeError::Stopped),
     };
     // In any case, so that its machine goes.
@@ -145,27 +146,21 @@ async fn try_out(
 /// Paths of sockets below must stay short.
 const BASE: &str = "/var/tmp";
 
-/// A folder of the trial's own, which goes with it. QEMU's user must be able to pass through.
+/// A folder of the trial's own, which goes with it. QEMU's user can pass through.
 struct Scratch {
-    path: PathBuf,
+    locked: Locked,
 }
 
 impl Scratch {
     fn new() -> Result<Self, SmokeError> {
-        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         let base = Path::new(BASE);
         left::sweep(base).map_err(file("look for what earlier trials left in", base))?;
-        let path = base.join(left::name(std::process::id()));
-        std::fs::DirBuilder::new()
-            .mode(0o711)
-            .create(&path)
-            .and_then(|()| {
-                // Whatever the umask is.
-                let open = std::fs::Permissions::from_mode(0o711);
-                std::fs::set_permissions(&path, open)
-            })
-            .map_err(file("make", &path))?;
-        Ok(Self { path })
+        let locked = left::make(base).map_err(file("make a folder in", base))?;
+        Ok(Self { locked })
+    }
+
+    fn path(&self) -> &Path {
+        &self.locked.path
     }
 }
 
@@ -177,8 +172,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!("{} is left: {error}", self.path.display());
+        if let Err(error) = std::fs::remove_dir_all(self.path()) {
+            tracing::warn!("{} is left: {error}", self.path().display());
         }
     }
 }

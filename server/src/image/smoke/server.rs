@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use tokio::process::{Child, Command};
 
 use super::api::{ask, request};
+use super::left::Locked;
 use super::{Entry, SmokeError, file};
 use crate::config::{AcceleratorChoice, Cidr, Config, QemuUids, SiteConfig};
 
@@ -41,7 +43,12 @@ pub(super) struct TrialServer {
 }
 
 impl TrialServer {
-    pub(super) fn start(folder: &Path, image: &Entry, config: &Config) -> Result<Self, SmokeError> {
+    pub(super) fn start(
+        trial: &Locked,
+        image: &Entry,
+        config: &Config,
+    ) -> Result<Self, SmokeError> {
+        let folder = trial.path.as_path();
         let images = folder.join("images");
         std::fs::create_dir(&images).map_err(file("make", &images))?;
         let link = images.join(&image.candidate.name);
@@ -72,9 +79,15 @@ impl TrialServer {
                 command.env_remove(name);
             }
         }
-        // SAFETY: prctl is a plain system call, which may be made between fork and exec.
+        let lock = trial.lock().as_raw_fd();
+        // SAFETY: prctl and fcntl are plain system calls, which may be made between fork and exec. The lock is open
+        // in this process for longer than that, and it is the child's own descriptor that is changed.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
+                // The folder is in use until the server has ended as well.
+                if libc::fcntl(lock, libc::F_SETFD, 0) == -1 {
+                    return Err(std::io::Error::last_os_error());
+                }
                 // Who is killed while trying an image out must not leave a server behind.
                 nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(std::io::Error::from)
             });
