@@ -14,7 +14,7 @@ use crate::access::{Authenticator, FileError, LeaseTokens, Projects, Tokens};
 use crate::audit::{Audit, AuditFile, Keeper};
 use crate::calendar::CalendarError;
 use crate::clock::{Clock, SteadyClock, SystemClock};
-use crate::config::{CaError, Config, Uplink as UplinkChoice};
+use crate::config::{CONSEQUENCE, CaError, Config, Uplink as UplinkChoice};
 use crate::http::{
     ApiState, CatalogueError, Lines, MOST_STREAMS, Readiness, UnknownOffer, expect_clients_back,
 };
@@ -187,6 +187,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let store = Arc::new(Store::open(&state.database()).await?);
     store.startup().await?;
 
+    for ending in config.site.endings() {
+        if let Some(trouble) = ending.trouble(clock.wall()) {
+            tracing::warn!("`site.ca`: {trouble}; {CONSEQUENCE}");
+        }
+    }
     let nameservers = nameservers(&config);
     // Whatever can fail without the network comes before it: nothing is to be taken down then.
     let settings = settings::settings(&config, &images, &catalogue, nameservers.clone())?;

@@ -42,7 +42,7 @@ pub use pool::{PoolConfig, ScheduleConfig};
 pub use projects::{DEFAULT_PROJECT, ProjectConfig};
 pub use relay::{PortRange, RelayConfig};
 pub use shutdown::ShutdownConfig;
-pub use site::{CaConfig, CaError, SiteConfig};
+pub use site::{CONSEQUENCE, CaConfig, CaError, Ending, SiteConfig};
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use time::OffsetDateTime;
 
+use crate::config::Ending;
 use crate::hypervisor::trial::Versions;
 use crate::pki::SanName;
 use crate::tls::Inspection;
@@ -29,6 +30,8 @@ pub(super) struct Facts {
     pub(super) server_runs: bool,
     /// Whether the guests' instructions are carried out by the processor, else why not.
     pub(super) accelerator: Look<Option<String>>,
+    /// What the kernel says about machines that run machines of their own; `None` when they are not to.
+    pub(super) nested: Option<Look<Nested>>,
     /// Why the QEMUs of all machines run as one user, if they do.
     pub(super) shared_user: Look<Option<String>>,
     /// What the kernel cannot hold QEMUs to, and why; `None` when it is not to.
@@ -63,24 +66,26 @@ pub(super) struct Facts {
     pub(super) site: Site,
 }
 
+/// Whether machines can run machines of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Nested {
+    /// By the processor.
+    ByProcessor,
+    /// In what is emulated anyway.
+    Emulated,
+    /// Not, and why.
+    Off(String),
+}
+
 /// What the site's own settings name.
 #[derive(Debug, Clone)]
 pub(super) struct Site {
     /// Files of authorities that machines trust.
-    pub(super) trusted: Vec<Trusted>,
+    pub(super) trusted: Vec<Ending>,
     /// Servers that machines are told of.
     pub(super) named: Vec<Named>,
     /// Wall time.
     pub(super) now: OffsetDateTime,
-}
-
-/// A file of authorities.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trusted {
-    /// Where it is.
-    pub(super) file: PathBuf,
-    /// When the first of its certificates ends.
-    pub(super) ends: OffsetDateTime,
 }
 
 /// A server that machines are told of.

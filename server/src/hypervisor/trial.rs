@@ -110,6 +110,12 @@ fn accelerator_of(
     Ok((chosen.accelerator, chosen.warning))
 }
 
+/// Why machines cannot run machines of their own where they are to.
+#[must_use]
+pub fn why_not_nested(accelerator: Accelerator) -> Option<String> {
+    accelerator::why_not_nested(accelerator)
+}
+
 /// Checks that libvirt can work with a state folder of this path, whether it is there or not.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use time::{Duration, OffsetDateTime};
 
 /// An authority, with its certificate in a file.
 #[derive(Debug)]
@@ -19,8 +20,23 @@ impl Authority {
     /// When there is no randomness, or no file can be written.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let key = KeyPair::generate().expect("a key");
+        Self::with(name, CertificateParams::default())
+    }
+
+    /// One that has ended long ago.
+    ///
+    /// # Panics
+    /// When there is no randomness, or no file can be written.
+    #[must_use]
+    pub fn ended(name: &str) -> Self {
         let mut params = CertificateParams::default();
+        params.not_before = OffsetDateTime::UNIX_EPOCH;
+        params.not_after = OffsetDateTime::UNIX_EPOCH + Duration::days(1);
+        Self::with(name, params)
+    }
+
+    fn with(name: &str, mut params: CertificateParams) -> Self {
+        let key = KeyPair::generate().expect("a key");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let own = params.self_signed(&key).expect("a certificate");

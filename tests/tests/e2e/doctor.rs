@@ -21,6 +21,7 @@ fn builder() -> Builder {
     TestServer::builder()
         .set("network.uplink", "veth")
         .set("network.nameservers", vec!["192.0.2.53"])
+        .set("hypervisor.nested", true)
         .set("limits.memory_budget_mib", 1024)
         .set("limits.disk_reserve_mib", 0)
 }
@@ -117,6 +118,11 @@ fn what_is_in_the_way_on_a_host_is_found_and_the_host_is_left_as_it_was() {
     assert!(detail(&found, "api port").contains("in use"));
     assert!(detail(&found, "qemu").starts_with("version "), "{found:#?}");
     assert!(detail(&found, "images").contains("Docker"), "{found:#?}");
+    // Whatever this host can do, it is about that.
+    assert!(
+        detail(&found, "nested").contains("machines of their own"),
+        "{found:#?}"
+    );
     before.assert_unchanged(&server);
 
     // What is accepted is not in the way, nor is what a server does itself.

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod containers;
+mod endings;
 mod names;
 mod proxy;
 
@@ -20,6 +21,8 @@ use super::error::Faults;
 use super::network::{NetworkConfig, Uplink};
 use containers::{AddressPoolConfig, ContainerLogConfig, UlimitConfig};
 use proxy::ProxyConfig;
+
+pub use endings::{CONSEQUENCE, Ending};
 
 /// Room in one frame of the agent's protocol for what else an activation says.
 const MOST_BYTES: usize = guest_protocol::MAX_FRAME_BYTES - 16 * 1024;

@@ -7,19 +7,19 @@ mod site;
 
 use std::path::PathBuf;
 
-use super::facts::{Facts, Images, Look, State};
+use super::facts::{Facts, Images, Look, Nested, State};
 use super::report::Finding;
 use crate::hypervisor::trial::Versions;
 
 /// All findings about a host, in the order in which a server would stumble; `has_uplink` tells whether guests
 /// are to reach the Internet.
 pub(super) fn judge(facts: &Facts, has_uplink: bool) -> Vec<Finding> {
-    let mut findings = vec![
-        root(facts.is_root),
-        accelerator(&facts.accelerator),
+    let mut findings = vec![root(facts.is_root), accelerator(&facts.accelerator)];
+    findings.extend(facts.nested.as_ref().map(nested));
+    findings.extend([
         users(&facts.shared_user),
         control_groups(&facts.control_groups),
-    ];
+    ]);
     findings.extend(versions(&facts.versions));
     findings.extend(state(&facts.state, facts.server_runs));
     findings.extend(images(&facts.images));
@@ -60,6 +60,27 @@ fn accelerator(fact: &Look<Option<String>>) -> Finding {
     look(NAME, fact, |slow| match slow {
         None => Finding::ok(NAME, "the processor carries out what guests do (KVM)"),
         Some(why) => Finding::warning(NAME, why),
+    })
+}
+
+fn nested(fact: &Look<Nested>) -> Finding {
+    const NAME: &str = "nested";
+    look(NAME, fact, |nested| {
+        match nested {
+        Nested::ByProcessor => Finding::ok(
+            NAME,
+            "the kernel lets machines run machines of their own (`hypervisor.nested`)",
+        ),
+        Nested::Emulated => Finding::ok(
+            NAME,
+            "machines can run machines of their own, in a processor that is emulated itself: for trying things out, \
+             some hundred times slower than this host",
+        ),
+        Nested::Off(why) => Finding::warning(NAME, why).hint(
+            "machines run all the same, without `/dev/kvm`; when no machine runs any more, load the module again, \
+             or set `hypervisor.nested` to false",
+        ),
+    }
     })
 }
 

@@ -1,12 +1,8 @@
 //! What is found about the servers and the authorities of the site.
 
-use time::Duration;
-
-use super::super::facts::{Kind, Named, Site, Trusted};
+use super::super::facts::{Kind, Named, Site};
 use super::super::report::Finding;
-
-/// A new certificate has to reach whoever configures the server.
-const WARN_BEFORE: Duration = Duration::days(14);
+use crate::config::{CONSEQUENCE, Ending};
 
 /// None of it keeps a server from starting.
 pub(super) fn judge(site: &Site) -> Vec<Finding> {
@@ -14,22 +10,12 @@ pub(super) fn judge(site: &Site) -> Vec<Finding> {
     trusted.chain(site.named.iter().map(named)).collect()
 }
 
-fn authority(trusted: &Trusted, site: &Site) -> Finding {
+fn authority(ending: &Ending, site: &Site) -> Finding {
     const NAME: &str = "site ca";
-    let left = trusted.ends - site.now;
-    let what = format!("{}, until {}", trusted.file.display(), trusted.ends.date());
-    if left > WARN_BEFORE {
-        return Finding::ok(NAME, what);
+    match ending.trouble(site.now) {
+        None => Finding::ok(NAME, ending.words()),
+        Some(trouble) => Finding::warning(NAME, trouble).hint(CONSEQUENCE),
     }
-    let when = if left <= Duration::ZERO {
-        "has ended"
-    } else {
-        "ends soon"
-    };
-    Finding::warning(NAME, format!("{when}: {what}")).hint(
-        "machines do not believe what it signed any more from then on: put the site's new certificate beside it \
-         in time, and start the server again",
-    )
 }
 
 fn named(named: &Named) -> Finding {

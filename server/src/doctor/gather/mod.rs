@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::AccessFlags;
 
-use super::facts::{Certificate, Disk, Facts, Images, Look, Memory, State};
+use super::facts::{Certificate, Disk, Facts, Images, Look, Memory, Nested, State};
 use crate::app;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::hypervisor::Accelerator;
 use crate::hypervisor::trial::{self, Runner, Versions};
 use crate::image::{self, Image};
 use crate::network::Trial;
@@ -43,6 +44,12 @@ pub(super) async fn gather(config: &Config) -> Facts {
             let chosen = runner.accelerator(app::accelerator_choice(config));
             chosen.map(|(_, slow)| slow)
         }),
+        nested: config.hypervisor.nested.then(|| {
+            runner.then(|runner| {
+                let chosen = runner.accelerator(app::accelerator_choice(config));
+                chosen.map(|(accelerator, _)| nested(accelerator))
+            })
+        }),
         shared_user: runner
             .then(|runner| Ok::<_, std::io::Error>(runner.is_shared().map(str::to_owned))),
         control_groups: control_groups(config, is_root),
@@ -60,6 +67,14 @@ pub(super) async fn gather(config: &Config) -> Facts {
         certificate: certificate(config),
         issuers: issuers(config).await,
         site: site::gather(config).await,
+    }
+}
+
+fn nested(accelerator: Accelerator) -> Nested {
+    match (accelerator, trial::why_not_nested(accelerator)) {
+        (_, Some(why)) => Nested::Off(why),
+        (Accelerator::Kvm, None) => Nested::ByProcessor,
+        (Accelerator::Tcg, None) => Nested::Emulated,
     }
 }
 

@@ -3,14 +3,10 @@
 use std::time::Duration;
 
 use axum::http::Uri;
-use guest_protocol::Authority;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::super::facts::{Kind, Named, Site, Trusted};
+use super::super::facts::{Kind, Named, Site};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, SiteConfig};
 use crate::words::in_one_line;
@@ -21,31 +17,10 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// Reads the certificates and connects to each server once, to all at the same time.
 pub(super) async fn gather(config: &Config) -> Site {
     Site {
-        trusted: trusted(&config.site),
+        trusted: config.site.endings(),
         named: connect(named(&config.site)).await,
         now: SystemClock.wall(),
     }
-}
-
-fn trusted(site: &SiteConfig) -> Vec<Trusted> {
-    // A file that cannot be read is a fault of the configuration, which was told before.
-    let authorities = site.for_guests().map(|site| site.live.authorities);
-    let authorities = authorities.unwrap_or_default();
-    let trusted = |(file, authority): (_, &Authority)| {
-        let ends = authority.certificates.iter().filter_map(|pem| ends(pem));
-        Some(Trusted {
-            file,
-            ends: ends.min()?,
-        })
-    };
-    let files = site.ca.iter().map(|ca| ca.file.clone());
-    files.zip(&authorities).filter_map(trusted).collect()
-}
-
-fn ends(pem: &str) -> Option<OffsetDateTime> {
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
-    Some(parsed.validity().not_after.to_datetime())
 }
 
 /// Host and port of each, and never what else stands in a URL: there may be a password in it.

@@ -17,6 +17,7 @@ fn good() -> Facts {
         is_root: true,
         server_runs: false,
         accelerator: Look::Seen(None),
+        nested: None,
         shared_user: Look::Seen(None),
         control_groups: Look::Seen(Some(Vec::new())),
         versions: Look::Seen(Versions {
@@ -155,6 +156,28 @@ fn without_root_most_is_left_open_and_that_is_the_failure() {
     let failed: Vec<_> = findings.iter().filter(failed).map(|it| it.name).collect();
     assert_eq!(failed, ["root"]);
     assert_eq!(findings.len(), 7, "{findings:?}");
+}
+
+#[test]
+fn machines_in_machines_are_told_of_where_the_site_wants_them() {
+    let about = |nested| {
+        let mut facts = good();
+        facts.nested = Some(nested);
+        let found = judge(&facts, true);
+        assert!(is_well(&found), "{found:?}");
+        let mut found = found.into_iter().filter(|it| it.name == "nested");
+        found.next().unwrap()
+    };
+    assert!(judge(&good(), true).iter().all(|it| it.name != "nested"));
+    let can = about(Look::Seen(Nested::ByProcessor));
+    assert_eq!(can.verdict, Verdict::Ok);
+    let slow = about(Look::Seen(Nested::Emulated));
+    assert_eq!(slow.verdict, Verdict::Ok);
+    assert!(slow.detail.contains("emulated"), "{slow:?}");
+    let off = about(Look::Seen(Nested::Off("it is off".to_owned())));
+    assert_eq!(off.verdict, Verdict::Warning);
+    assert!(off.detail == "it is off" && off.hint.is_some(), "{off:?}");
+    assert_eq!(about(Look::TakesRoot).verdict, Verdict::Warning);
 }
 
 #[test]

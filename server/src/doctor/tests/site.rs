@@ -1,13 +1,14 @@
 use time::{Duration, OffsetDateTime};
 
 use super::after;
-use crate::doctor::facts::{Kind, Named, Trusted};
+use crate::config::Ending;
+use crate::doctor::facts::{Kind, Named};
 use crate::doctor::report::Verdict;
 
 #[test]
 fn authorities_are_told_of_before_they_end() {
     let findings = after(|facts| {
-        let file = |name: &str, days| Trusted {
+        let file = |name: &str, days| Ending {
             file: name.into(),
             ends: OffsetDateTime::UNIX_EPOCH + Duration::days(days),
         };

@@ -19,10 +19,19 @@ printf 'GET /v2/ HTTP/1.0\r\nHost: registry.lan\r\n\r\n' |
 #[test]
 fn a_registry_of_the_site_is_trusted_by_docker_buildkit_and_builds() {
     let authority = Authority::new("the site");
+    let ended = Authority::ended("the site as it was");
     let registry = format!("{PRIVATE}:5000");
     let server = builder()
-        .set("site.ca", vec![trusted(&authority, &[])])
+        .set(
+            "site.ca",
+            [&ended, &authority].map(|it| trusted(it, &[])).to_vec(),
+        )
         .start();
+    // It does no harm, and is told of; the other is not.
+    let told = format!("has ended: {}, until 1970-01-02", ended.file().display());
+    let log = server.log();
+    assert!(log.contains(&told), "{log}");
+    assert!(!log.contains(authority.file().to_str().unwrap()), "{log}");
     let world = World::make();
     let _resolver = Resolver::start(HOST, &NAMES);
     let folder = server.root().join("registry");
