@@ -17,6 +17,7 @@ use crate::ids::{Slot, VmId};
 
 pub use accelerator::AcceleratorChoice;
 pub use control_groups::GroupLimits;
+pub use domain_xml::kernel_command_line;
 pub use error::HypervisorError;
 pub use libvirt::{Libvirt, LibvirtConfig};
 pub use uids::UidChoice;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
+use remote_dockerd::hypervisor::{Accelerator, kernel_command_line};
 use serde_json::Value;
 
 /// What a clone is run with.
@@ -101,7 +102,34 @@ impl Recipe {
                 arguments.extend([name.clone(), value]);
             }
         }
+        if start == Start::Boot {
+            arguments.extend(self.kernel());
+        }
         arguments
+    }
+
+    /// What a clone has in memory, and a machine that boots is given.
+    fn kernel(&self) -> [String; 6] {
+        let disk = PathBuf::from(self.backing(Start::Boot));
+        let file = |name| disk.with_file_name(name).display().to_string();
+        let mut given = self.arguments.iter().zip(self.arguments.iter().skip(1));
+        let is_emulated = given.any(|(name, value)| name == "-accel" && value == "tcg");
+        let accelerator = if is_emulated {
+            Accelerator::Tcg
+        } else {
+            Accelerator::Kvm
+        };
+        let told = kernel_command_line(accelerator, false);
+        let options = ["-kernel", "-initrd", "-append"].map(str::to_owned);
+        let [kernel, initrd, append] = options;
+        [
+            kernel,
+            file("vmlinuz"),
+            initrd,
+            file("initrd.img"),
+            append,
+            told,
+        ]
     }
 
     /// The value that an option gets in this one's place; `None` leaves the option out.
@@ -185,6 +213,8 @@ mod tests {
             r#"{"qom-type":"secret","id":"masterKey0","file":"/s/key"}"#,
             "-machine",
             "pc-q35-10.0,memory-backend=pc.ram",
+            "-accel",
+            "tcg",
             "-chardev",
             "socket,id=charmonitor,fd=45,server=on,wait=off",
             "-mon",
@@ -236,6 +266,7 @@ mod tests {
         let made = made(Start::Clone);
         let all = made.join(" ");
         assert!(all.starts_with("-name guest=bare -S -machine pc-q35-10.0,memory-backend=pc.ram"));
+        assert!(!all.contains("-kernel"));
         for kept in [
             "mem-path=/s/templates/k/1/memory,share=off",
             "i8042=off,memory-backend=guest-memory",
@@ -269,6 +300,8 @@ mod tests {
         let own = made.iter().find(|it| it.contains(r#""read-only":false"#));
         assert!(own.unwrap().contains(r#""backing":"3f""#));
         assert!(all.contains("i8042=off"));
+        assert!(all.contains("-kernel /i/vmlinuz -initrd /i/initrd.img -append quiet "));
+        assert!(made.iter().any(|it| it.ends_with(" tsc=reliable")));
         assert_eq!(recipe().backing(Start::Boot), "/i/disk.qcow2");
     }
 }

@@ -75,7 +75,15 @@ fn only_where_it_is_asked_for_may_a_guest_run_machines() {
 fn a_clone_sees_the_machine_of_its_template() {
     let lines = |source| {
         let text = xml(Accelerator::Tcg, &spec(source));
-        let differs = ["mem-path", "-incoming", "defer", "<source file="];
+        let differs = [
+            "mem-path",
+            "-incoming",
+            "defer",
+            "<source file=",
+            "<kernel>",
+            "<initrd>",
+            "<cmdline>",
+        ];
         text.lines()
             .filter(|line| !differs.iter().any(|word| line.contains(word)))
             .map(str::to_owned)
@@ -88,8 +96,20 @@ fn a_clone_sees_the_machine_of_its_template() {
 }
 
 #[test]
+fn a_kernel_is_for_machines_that_boot() {
+    let has_kernel = |source| {
+        let text = xml(Accelerator::Tcg, &spec(source));
+        let each = ["<kernel>", "<initrd>", "<cmdline>"].map(|word| text.contains(word));
+        assert_eq!(each, [each[0]; 3], "{text}");
+        each[0]
+    };
+    assert!(has_kernel(Source::Cold) && has_kernel(Source::Template(template())));
+    assert!(!has_kernel(Source::Clone(template())));
+}
+
+#[test]
 fn paths_cannot_break_out_of_their_place() {
-    let mut spec = spec(Source::Clone(TemplateFiles::in_folder(&PathBuf::from(
+    let mut spec = spec(Source::Template(TemplateFiles::in_folder(&PathBuf::from(
         "/a,share=on'/><b",
     ))));
     spec.image.kernel = "/k'&\"<evil/>\n".into();
@@ -99,7 +119,7 @@ fn paths_cannot_break_out_of_their_place() {
         "{xml}"
     );
     assert!(
-        xml.contains("mem-path=/a,,share=on&apos;/&gt;&lt;b/memory,share=off"),
+        xml.contains("mem-path=/a,,share=on&apos;/&gt;&lt;b/memory,share=on"),
         "{xml}"
     );
 }
