@@ -27,6 +27,11 @@ use crate::{binfmt, channel, docker, identity, mounts, net, oom};
 /// Where programs of the guest are found.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The same for `dockerd`, which asks runc for its version again and again: what answers for it comes first. Nobody
+/// else is to find that, least of all the shims that run containers.
+const DOCKERD_PATH: &str =
+    "/usr/libexec/remote-docker:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What the server says on the kernel's command line where guests may run machines of their own.
 const NESTED: &str = "remote_docker.nested";
 const KVM: &str = "/dev/kvm";
@@ -68,6 +73,7 @@ const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
 const CONTAINERD: Daemon = Daemon {
     name: "containerd",
     arguments: &[],
+    path: PATH,
     oom_score_adj: -999,
 };
 
@@ -76,6 +82,7 @@ const CONTAINERD: Daemon = Daemon {
 const DOCKERD: Daemon = Daemon {
     name: "dockerd",
     arguments: &["--pidfile="],
+    path: DOCKERD_PATH,
     oom_score_adj: -500,
 };
 

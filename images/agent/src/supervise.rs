@@ -15,6 +15,8 @@ use crate::reaper::Reaper;
 pub(crate) struct Daemon {
     pub(crate) name: &'static str,
     pub(crate) arguments: &'static [&'static str],
+    /// Where it finds the programs that it runs.
+    pub(crate) path: &'static str,
     /// How unwilling the kernel shall be to end it when memory is short.
     pub(crate) oom_score_adj: i32,
 }
@@ -97,7 +99,7 @@ async fn run_once(
         Command::new(daemon.name)
             .args(daemon.arguments)
             .env_clear()
-            .env("PATH", crate::boot::PATH)
+            .env("PATH", daemon.path)
             .env("HOME", "/root")
             .current_dir("/")
             .stdin(Stdio::null())

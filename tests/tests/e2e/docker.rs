@@ -1,24 +1,53 @@
 //! What a build does with a daemon, through the lease.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use e2e::docker::BUSYBOX;
 use e2e::process::{said, succeed, text};
-use e2e::{TestServer, until};
+use e2e::{Docker, TestServer, until};
 
 #[test]
 fn docker_version() {
-    version(&TestServer::start());
+    let server = TestServer::start();
+    let cli = server.cli();
+    let lease: serde_json::Value =
+        serde_json::from_str(&cli.ok(["start", "--format", "json"])).unwrap();
+    let told = |name: &str| lease[name].as_str().unwrap();
+    let id = told("lease_id");
+    let ssh = |script: &str| succeed(&mut cli.command(["ssh", "--lease", id, "--", script]));
+    let docker = server
+        .docker()
+        .at(told("docker_host"), Path::new(told("docker_cert_path")));
+    is_promised(&server, &docker);
+
+    // The daemon is told what runc said before the template was copied, and runc is not run again: one that says
+    // something else is not noticed as long as it seems older than that, and is when it seems newer.
+    let runc = || {
+        let format =
+            "{{range .Server.Components}}{{if eq .Name \"runc\"}}{{.Version}}{{end}}{{end}}";
+        docker.ok(["version", "--format", format])
+    };
+    let said = ssh("runc --version | sed -n 's/^runc version //p'");
+    assert!(!said.is_empty());
+    assert_eq!(runc(), said);
+    ssh("runc=$(command -v runc) && mv $runc /root/ && \
+         printf '#!/bin/sh\necho runc version 9.9.9\n' >$runc && chmod 755 $runc && touch -d 2001-01-01 $runc");
+    assert_eq!(runc(), said);
+    ssh("touch $(command -v runc)");
+    assert_eq!(runc(), "9.9.9");
+    cli.ok(["stop", id]);
 }
 
 /// The daemon on a machine of this server is of the version that the image promises.
 pub(crate) fn version(server: &TestServer) {
-    let machine = server.lease();
-    let version = machine
-        .docker()
-        .ok(["version", "--format", "{{.Server.Version}}"]);
+    is_promised(server, server.lease().docker());
+}
+
+fn is_promised(server: &TestServer, docker: &Docker) {
+    let version = docker.ok(["version", "--format", "{{.Server.Version}}"]);
     let manifest = std::fs::read(server.setting().image().join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     let promised = manifest["engine_version"].as_str().unwrap();
