@@ -27,6 +27,7 @@ pub mod foreign;
 pub mod host;
 pub mod machine;
 mod netns;
+pub mod private_memory;
 pub mod process;
 pub mod runners;
 mod seed;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use e2e::figures::{Goal, Part, Unit, host};
 use e2e::machine::{ClientKey, Machine};
+use e2e::private_memory::PrivateMemory;
 use e2e::process::run;
 use e2e::server::RELAY_PORT;
 use e2e::setting::Setting;
@@ -37,7 +38,10 @@ const LEASES: usize = 100;
 
 const UNUSED: &str = "private memory of a machine, not used yet";
 const PRIVATE: &str = "private memory of a machine that has answered";
-const SHARE: &str = "the same, its share of what is shared included";
+const GUEST: &str = "of that, pages of the guest that it has written to";
+const TRANSLATED: &str = "of that, instructions translated by QEMU";
+const QEMU: &str = "of that, the rest: QEMU's own";
+const SHARE: &str = "private memory and its share of what is shared";
 
 pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
     let mut part = Part::begin(
@@ -157,6 +161,14 @@ fn watch(server: &TestServer, part: &mut Part) {
     let processes = server.host().machines();
     for process in &processes {
         part.add(PRIVATE, Unit::MiB, private_mib(*process));
+        let uses = PrivateMemory::of(*process);
+        for (name, kib) in [
+            (GUEST, uses.guest_kib),
+            (TRANSLATED, uses.translated_kib),
+            (QEMU, uses.qemu_kib),
+        ] {
+            part.add(name, Unit::MiB, kib as f64 / 1024.0);
+        }
         let shared = mib(*process, "smaps_rollup", "Pss:");
         part.add(SHARE, Unit::MiB, shared);
     }
