@@ -144,12 +144,14 @@ check_host() {
     if ! [[ $protocol =~ ^[0-9]+$ ]]; then
         fail "the agent $agent does not say which protocol it speaks" 'build the package guest-agent of this tree'
     fi
-    local source
+    local source key keys
     for source in "${extra_sources[@]}"; do
-        if [[ $source =~ [[:space:][]signed-by=(/[^],[:space:]]*) ]] && [ ! -r "${BASH_REMATCH[1]}" ]; then
-            fail "cannot read ${BASH_REMATCH[1]}, the key of a source in $definition" \
+        [[ $source =~ [[:space:][]signed-by=(/[^][:space:]]*) ]] || continue
+        IFS=, read -r -a keys <<<"${BASH_REMATCH[1]}"
+        for key in "${keys[@]}"; do
+            [ -r "$key" ] || fail "cannot read $key, the key of a source in $definition" \
                 'get it from who publishes the packages there'
-        fi
+        done
     done
     local tool tools=(mmdebstrap mke2fs qemu-img cpio zstd)
     if [ "$(id -u)" -ne 0 ]; then tools+=(fakeroot newuidmap); fi

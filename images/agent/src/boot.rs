@@ -59,6 +59,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("fs/protected_regular", "2"),
     ("kernel/kptr_restrict", "1"),
     ("kernel/unprivileged_bpf_disabled", "2"),
+    // A kernel that ends a process for want of memory lists all there are first: thousands of lines, between which
+    // the one that matters may get lost.
+    ("vm/oom_dump_tasks", "0"),
     // There is one way out, and nobody may tell another.
     ("net/ipv4/conf/all/accept_redirects", "0"),
     ("net/ipv4/conf/default/accept_redirects", "0"),

@@ -14,6 +14,9 @@ use crate::disk;
 /// takes twice this at most, in bytes.
 const LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 
+/// A line that is longer is taken for several, in bytes.
+const LONGEST_LINE: usize = 8192;
+
 /// Lines kept for the console, told when a daemon ends.
 const TAIL_LINES: usize = 4;
 
@@ -69,25 +72,31 @@ impl DaemonLog {
 }
 
 fn collect(mut reader: PipeReader, mut file: BoundedFile, tail: &Mutex<VecDeque<String>>) {
-    let mut buffer = [0; 8192];
+    let mut buffer = [0; LONGEST_LINE];
+    // What a line began with whose end is still to come.
+    let mut begun = Vec::new();
     while let Ok(count) = reader.read(&mut buffer) {
-        if count == 0 {
-            return;
-        }
         let text = &buffer[..count];
         // A full disk loses lines of a log; it must not stop a daemon that is blocked on its pipe.
         let _ = file.append(text);
+        begun.extend_from_slice(text);
+        let end = match begun.iter().rposition(|&byte| byte == b'\n') {
+            Some(last) => last + 1,
+            None if count == 0 || begun.len() >= LONGEST_LINE => begun.len(),
+            None => continue,
+        };
+        let lines = String::from_utf8_lossy(&begun[..end]).into_owned();
+        begun.drain(..end);
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        for line in String::from_utf8_lossy(text)
-            .lines()
-            .filter(|line| !line.is_empty())
-        {
-            // A line that is read in two parts is not heard; daemons write each in one.
+        for line in lines.lines().filter(|line| !line.is_empty()) {
             disk::hear(line);
             if tail.len() == TAIL_LINES {
                 tail.pop_front();
             }
             tail.push_back(line.to_owned());
+        }
+        if count == 0 {
+            return;
         }
     }
 }
@@ -163,13 +172,17 @@ mod tests {
     async fn a_daemon_that_finds_no_room_is_heard() {
         let folder = tempfile::tempdir().unwrap();
         let log = DaemonLog::start("x", &folder.path().join("x.log")).unwrap();
-        let line = "echo write /var/lib/docker/tmp/x: no space left on device";
+        // In two parts, as a line may come that is read while others are written.
+        let line =
+            "printf 'write /var/lib/docker/tmp/x: no space '; sleep 0.3; echo left on device";
         let mut child = std::process::Command::new("/bin/sh")
             .args(["-c", line])
             .stdout(log.sink().unwrap())
             .spawn()
             .unwrap();
-        disk::refused().await;
+        let patience = std::time::Duration::from_secs(60);
+        let heard = tokio::time::timeout(patience, disk::refused()).await;
+        heard.expect("what the daemon logged is heard");
         child.wait().unwrap();
     }
 

@@ -41,7 +41,8 @@ const FOLDERS: [&str; 2] = ["/var/lib/docker/", "/var/lib/containerd/"];
 /// The system's words for it, as programs in Go have them.
 const REFUSED: &str = "no space left on device";
 
-/// How long what a daemon logs is not told again: a client may try the same thing over and over.
+/// How long what a daemon logs is not told again, at first: a client may try the same thing over and over. It is twice
+/// as long after each time, so that there is room for other warnings of the lease.
 const REFUSALS_APART: Duration = Duration::from_secs(60);
 
 /// Wakes [`watch`]. One for the process: what is heard here is heard by whoever copies a daemon's log, long before
@@ -171,13 +172,14 @@ impl Told {
 struct Refusal {
     /// It is still to be told.
     is_open: bool,
-    told_at: Option<Instant>,
+    /// When it was told last, and how long it is not told from then on.
+    told: Option<(Instant, Duration)>,
 }
 
 impl Refusal {
     fn heard(&mut self, now: Instant) {
-        let is_news = |at| now.saturating_duration_since(at) >= REFUSALS_APART;
-        self.is_open = self.is_open || self.told_at.is_none_or(is_news);
+        let is_news = |(at, apart)| now.saturating_duration_since(at) >= apart;
+        self.is_open = self.is_open || self.told.is_none_or(is_news);
     }
 
     /// What there is to tell: what is seen now, or what was so a moment ago.
@@ -185,21 +187,15 @@ impl Refusal {
         if !self.is_open || seen.full {
             return seen;
         }
-        let free_mib = match seen.scarce {
-            Scarce::Space => 0,
-            Scarce::Files => seen.free_mib,
-        };
-        DiskUse {
-            full: true,
-            used_percent: 100,
-            free_mib,
-            ..seen
-        }
+        DiskUse { full: true, ..seen }
     }
 
     fn told(&mut self, now: Instant) {
         if std::mem::take(&mut self.is_open) {
-            self.told_at = Some(now);
+            let apart = self
+                .told
+                .map_or(REFUSALS_APART, |(_, apart)| apart.saturating_mul(2));
+            self.told = Some((now, apart));
         }
     }
 }
@@ -322,7 +318,7 @@ mod tests {
             }
             words
         };
-        let full = Some((true, 100, 0));
+        let full = Some((true, 50, 5 * 1024));
         assert_eq!(look(false, 0, true), None);
         // Nobody reads, so it is told at the next look.
         assert_eq!(look(true, 1, false), full);
@@ -332,7 +328,10 @@ mod tests {
         assert_eq!(look(true, 4, true), None);
         assert_eq!(look(true, 61, true), None);
         assert_eq!(look(true, 62, true), full);
-        assert_eq!(look(false, 200, true), None);
+        // And more and more seldom.
+        assert_eq!(look(true, 150, true), None);
+        assert_eq!(look(true, 182, true), full);
+        assert_eq!(look(false, 900, true), None);
     }
 
     #[test]

@@ -6,6 +6,9 @@ use remote_docker_api::EventKind;
 
 use super::printable;
 
+/// With so much it is not full at this moment: the guest tells of what a daemon found while nobody looked.
+const FREE_AGAIN_MIB: u64 = 16;
+
 /// That the disk is nearly full, or full.
 #[must_use]
 pub fn disk(usage: &DiskUse) -> (EventKind, String) {
@@ -19,6 +22,9 @@ pub fn disk(usage: &DiskUse) -> (EventKind, String) {
     let text = match (full, scarce) {
         (false, Scarce::Space) => {
             format!("the machine's disk is {percent} % full, {free_mib} MiB are left")
+        }
+        (true, Scarce::Space) if free_mib >= FREE_AGAIN_MIB => {
+            format!("Docker found no room on the machine's disk; {free_mib} MiB are free again")
         }
         (true, Scarce::Space) => format!("the machine's disk is full, {free_mib} MiB are left"),
         (false, Scarce::Files) => {
@@ -81,6 +87,7 @@ mod tests {
             [
                 usage(false, Scarce::Space, 92, 1536),
                 usage(true, Scarce::Space, 99, 12),
+                usage(true, Scarce::Space, 50, 5120),
                 usage(false, Scarce::Files, 255, 5),
                 usage(true, Scarce::Files, 99, 7000),
             ]
@@ -89,6 +96,7 @@ mod tests {
             @r"
         disk_low: the machine's disk is 92 % full, 1536 MiB are left
         disk_full: the machine's disk is full, 12 MiB are left
+        disk_full: Docker found no room on the machine's disk; 5120 MiB are free again
         disk_low: the machine's disk has room for few more files, 100 % of them are there
         disk_full: the machine's disk has room for no more files, though for 7000 MiB
         "

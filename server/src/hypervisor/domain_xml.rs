@@ -31,7 +31,7 @@ const UNNEEDED: &str = "i8042=off,sata=off,smbus=off,vmport=off,mem-merge=off";
 /// reboots at once, which ends the VM.
 ///
 /// Huge pages are for programs that ask for them. For all, the kernel goes on making them in every clone out of
-/// pages that clones share, 2 MiB that are copied at a time, and clears as much where a page is wanted: 4 MiB more of
+/// pages that clones share, 2 MiB that are copied at a time, and clears as much where a page is wanted: 5 MiB more of
 /// a machine's own memory once it had answered, under software emulation.
 const KERNEL_COMMAND_LINE: &str =
     "quiet console=ttyS0 root=/dev/vda rw panic=-1 transparent_hugepage=madvise";

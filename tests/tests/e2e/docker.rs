@@ -23,8 +23,8 @@ fn docker_version() {
         .at(told("docker_host"), Path::new(told("docker_cert_path")));
     is_promised(&server, &docker);
 
-    // The daemon is told what runc said before the template was copied, and runc is not run again: one that says
-    // something else is not noticed as long as it seems older than that, and is when it seems newer.
+    // The daemon is told what runc said before the template was copied, and runc is not run again: that its file now
+    // says something else is not noticed. Another file in its place is, however old it seems.
     let runc = || {
         let format =
             "{{range .Server.Components}}{{if eq .Name \"runc\"}}{{.Version}}{{end}}{{end}}";
@@ -33,10 +33,11 @@ fn docker_version() {
     let said = ssh("runc --version | sed -n 's/^runc version //p'");
     assert!(!said.is_empty());
     assert_eq!(runc(), said);
-    ssh("runc=$(command -v runc) && mv $runc /root/ && \
-         printf '#!/bin/sh\necho runc version 9.9.9\n' >$runc && chmod 755 $runc && touch -d 2001-01-01 $runc");
+    ssh("runc=$(readlink -f $(command -v runc)) && \
+         printf '#!/bin/sh\necho runc version 9.9.9\n' >/root/other && chmod 755 /root/other && \
+         cat /root/other >$runc && touch -d 2001-01-01 /root/other");
     assert_eq!(runc(), said);
-    ssh("touch $(command -v runc)");
+    ssh("mv /root/other $(readlink -f $(command -v runc))");
     assert_eq!(runc(), "9.9.9");
     cli.ok(["stop", id]);
 }

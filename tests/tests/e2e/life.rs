@@ -16,7 +16,7 @@ use reqwest::{Method, StatusCode};
 /// Enough for a lease of a few seconds to end, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Machines are asked how they are this seldom, in seconds: who learns of something sooner was told of it.
+/// Machines are asked how they are this seldom, in seconds: who learns of something sooner did not wait for that.
 const SELDOM_S: u32 = 60;
 /// How long after its machine died the holder of a lease may be left without news.
 const NEWS: Duration = Duration::from_secs(20);

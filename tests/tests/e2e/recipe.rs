@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 /// Beyond any build whose packages were fetched before; four of them fit into what a test may take.
-const PATIENCE: Duration = Duration::from_secs(80);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 fn script() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/build.sh");

@@ -92,8 +92,14 @@ pub(super) fn sweep(base: &Path) -> io::Result<()> {
             continue;
         }
         // Held until the folder is gone, so that no trial begins in it.
-        let Some(_lock) = lock(&folder)? else {
-            continue;
+        let _lock = match lock(&folder) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => continue,
+            // It is no concern of the trial that is to begin.
+            Err(error) => {
+                tracing::warn!("{} is left: {error}", folder.display());
+                continue;
+            }
         };
         if is_named(&folder)? {
             continue;

@@ -345,26 +345,18 @@ fn a_machine_that_takes_all_it_can_get() {
     succeed(&mut scene.ssh("kill $(cat /run/shouts)"));
     let killed_before = out_of_memory(&scene.server.log());
 
-    // Processes, each of which makes more, until the machine can make no more or has no memory left for them; then
-    // it is those that say so, or what holds the connection, that is ended.
+    // Processes, each of which makes more, until the machine can make no more, has no memory left for them, or has
+    // ended what holds the connection to make room.
     let mut bomb = scene.begin(BOMB);
     let mut heard = BufReader::new(bomb.0.stdout.take().unwrap()).lines();
     assert_eq!(heard.next().unwrap().unwrap(), "begun");
-    let multiply = std::thread::spawn(move || heard.map_while(Result::ok).any(|it| it == "full"));
+    let full = std::thread::spawn(move || heard.map_while(Result::ok).any(|line| line == "full"));
     until(
         "processes multiply",
-        PATIENCE,
-        || multiply.is_finished(),
-        |is_over| *is_over,
+        2 * PATIENCE,
+        || (full.is_finished(), out_of_memory(&scene.server.log())),
+        |(is_over, killed)| *is_over || *killed > killed_before,
     );
-    if !multiply.join().unwrap() {
-        until(
-            "the machine is out of memory",
-            PATIENCE,
-            || out_of_memory(&scene.server.log()),
-            |seen| *seen > killed_before,
-        );
-    }
     for _ in 0..2 {
         scene.nobody_else_is_harmed();
     }
