@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use remote_docker_api::{CreateLease, Lease, LeaseId, LeaseState};
+use remote_docker_api::{CreateLease, Lease, LeaseId, LeaseState, Problem};
 
 use crate::host::Host;
 use crate::machine::{ClientKey, Machine};
@@ -279,17 +279,19 @@ impl TestServer {
     }
 
     /// Asks for all of these at once, each over a connection of its own. Answers the leases and how
-    /// long each took.
+    /// long each took, or why there is none.
     ///
     /// # Panics
-    /// When one is refused.
+    /// When an answer makes no sense.
     #[must_use]
-    pub fn at_once(&self, requests: Vec<CreateLease>) -> Vec<(Duration, Lease)> {
+    pub fn at_once(
+        &self,
+        requests: Vec<CreateLease>,
+    ) -> Vec<Result<(Duration, Lease), Box<Problem>>> {
         let ask = |request: CreateLease| {
             let asked = Instant::now();
-            let lease = self.api().create(&request);
-            let lease = lease.unwrap_or_else(|problem| panic!("no lease: {problem:?}"));
-            (asked.elapsed(), lease)
+            let lease = self.api().create(&request)?;
+            Ok((asked.elapsed(), lease))
         };
         std::thread::scope(|scope| {
             let asked: Vec<_> = requests
@@ -297,7 +299,7 @@ impl TestServer {
                 .map(|request| scope.spawn(move || ask(request)))
                 .collect();
             let answers = asked.into_iter().map(|thread| thread.join());
-            answers.map(|answer| answer.expect("a lease")).collect()
+            answers.map(|answer| answer.expect("an answer")).collect()
         })
     }
 

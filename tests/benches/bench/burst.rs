@@ -29,7 +29,8 @@ pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
         let begun = Instant::now();
         let requests = (0..count).map(|_| ClientKey::generate().request());
         let leases = server.at_once(requests.collect());
-        let mut took: Vec<Duration> = leases.into_iter().map(|(took, _)| took).collect();
+        let took = leases.into_iter().map(|lease| lease.expect("a lease").0);
+        let mut took: Vec<Duration> = took.collect();
         took.sort();
         part.time(&first, took[0]);
         part.time(&last, took[count - 1]);

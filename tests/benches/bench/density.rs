@@ -61,9 +61,12 @@ pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
         .set("limits.memory_budget_mib", count as u64 * 1024)
         .set("limits.max_vms", count)
         .start();
-    let machines = make(&server, count, &mut part);
-    for process in server.host().machines() {
-        part.add(UNUSED, Unit::MiB, private_mib(process));
+    let (machines, refused) = make(&server, count, &mut part);
+    // Who refused one may be making others, or a template: what runs is not what was asked for.
+    if refused.is_none() {
+        for process in server.host().machines() {
+            part.add(UNUSED, Unit::MiB, private_mib(process));
+        }
     }
     let answering = answering(&machines);
     let asked = Some(Goal::AtLeast(MOST as f64)).filter(|_| count >= MOST);
@@ -76,8 +79,16 @@ pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
     if answering < machines.len() {
         part.note(format!("{} did not answer.", machines.len() - answering));
     }
-    thread::sleep(REST);
-    watch(&server, &mut part);
+    match refused {
+        None => {
+            thread::sleep(REST);
+            watch(&server, &mut part);
+        }
+        Some(why) => part.note(format!(
+            "After {} no more could be made, of {count} that were to be, and nothing else was measured: {why}",
+            machines.len()
+        )),
+    }
     part
 }
 
@@ -96,11 +107,13 @@ fn how_many(wanted: Option<usize>, available_mib: u64) -> Result<usize, String> 
     Ok(count)
 }
 
-fn make(server: &TestServer, count: usize, part: &mut Part) -> Vec<Machine> {
+/// Makes so many, or as many as there can be; then also why there are no more.
+fn make(server: &TestServer, count: usize, part: &mut Part) -> (Vec<Machine>, Option<String>) {
     let begun = Instant::now();
     let mut machines = Vec::new();
     let mut memory = None;
-    while machines.len() < count && begun.elapsed() < MAKE_LIMIT {
+    let mut refused = None;
+    while machines.len() < count && begun.elapsed() < MAKE_LIMIT && refused.is_none() {
         let keys = (machines.len()..count)
             .take(TOGETHER)
             .map(|_| ClientKey::generate());
@@ -110,10 +123,14 @@ fn make(server: &TestServer, count: usize, part: &mut Part) -> Vec<Machine> {
             request.ttl_s = Some(3600);
             request
         });
-        for ((_, lease), key) in server.at_once(requests.collect()).into_iter().zip(&keys) {
-            machines.push(server.hold(lease, key));
+        for (answer, key) in server.at_once(requests.collect()).into_iter().zip(&keys) {
+            match answer {
+                Ok((_, lease)) => machines.push(server.hold(lease, key)),
+                Err(problem) => refused = Some(problem.detail),
+            }
         }
-        if machines.len() >= LEASES.min(count) && memory.is_none() {
+        let is_last = machines.len() == count || refused.is_some();
+        if memory.is_none() && (is_last || machines.len() >= LEASES) {
             memory = Some((machines.len(), mib(server.pid(), "status", "VmRSS:")));
         }
         if machines.len().is_multiple_of(20) {
@@ -132,13 +149,13 @@ fn make(server: &TestServer, count: usize, part: &mut Part) -> Vec<Machine> {
         let name = format!("memory of the server with {leases} leases");
         part.value(&name, Unit::MiB, memory, asked);
     }
-    if machines.len() < count {
+    if refused.is_none() && machines.len() < count {
         let limit = MAKE_LIMIT.as_secs();
         part.note(format!(
             "After {limit} s no more were made; {count} were to be."
         ));
     }
-    machines
+    (machines, refused)
 }
 
 /// How many of them answer `docker version`.
