@@ -25,8 +25,10 @@ use crate::signals::Signals;
 
 /// The type of SSH's extended data that is standard error (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
-/// A write that a signal finds under way may take so long until the program ends without it.
+/// A write may take so long after a signal until the program ends without it.
 const STUCK: Duration = Duration::from_secs(2);
+/// Writes that begin later than this after a signal have nothing to do with it: the command may have gone on.
+const CONCERNED: Duration = Duration::from_secs(10);
 
 /// What is to be done on the machine.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ enum Word {
 
 impl Connection {
     /// Does what is wanted and answers its exit code; 128 and its number for a signal. A signal that comes
-    /// while nobody takes the output is passed on and then ends this as well.
+    /// while nobody takes the output, or soon before nobody does, is passed on and then ends this as well.
     ///
     /// # Errors
     /// The connection fails, or the streams of this side, or a signal came that nothing came of.
@@ -68,11 +70,9 @@ impl Connection {
         let mut feeding = pin!(feed(&to_machine));
         let mut fed = false;
         let mut resized = signal(SignalKind::window_change()).map_err(SshError::Terminal)?;
-        let mut stuck: Option<Stuck> = None;
+        let mut caught_at: Option<(Signal, Instant)> = None;
+        let mut look_at = Instant::now();
         loop {
-            let given_up = stuck
-                .as_ref()
-                .map_or_else(Instant::now, |stuck| stuck.until);
             tokio::select! {
                 code = &mut output => return code,
                 never = &mut telling => match never {},
@@ -88,18 +88,19 @@ impl Connection {
                     let Some(name) = name_of(caught.signal) else { continue };
                     // The receiver lives as long as this loop.
                     let _ = words.send(Word::Signal(name));
-                    let under_way = writes.under_way();
-                    stuck = stuck.or_else(|| under_way.map(|write| Stuck {
-                        write,
-                        signal: caught.signal,
-                        until: Instant::now() + STUCK,
-                    }));
+                    if caught_at.is_none() {
+                        let now = Instant::now();
+                        caught_at = Some((caught.signal, now));
+                        look_at = now + STUCK;
+                    }
                 }
-                () = sleep_until(given_up), if stuck.is_some() => {
-                    if let Some(stuck) = stuck.take()
-                        && writes.under_way() == Some(stuck.write)
-                    {
-                        return Err(CliError::Interrupted(stuck.signal));
+                () = sleep_until(look_at), if caught_at.is_some() => {
+                    if let Some((signal, caught)) = caught_at {
+                        match look(caught, writes.0.get(), Instant::now()) {
+                            Look::Stuck => return Err(CliError::Interrupted(signal)),
+                            Look::Again(then) => look_at = then,
+                            Look::Over => caught_at = None,
+                        }
                     }
                 }
             }
@@ -107,25 +108,45 @@ impl Connection {
     }
 }
 
-/// A write that was under way when a signal came.
-struct Stuck {
-    write: u64,
-    signal: Signal,
-    until: Instant,
+/// What becomes of a signal that was passed on.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// Nobody takes what the command has said.
+    Stuck,
+    /// It cannot be told before then.
+    Again(Instant),
+    /// What comes from now on does not come of the signal.
+    Over,
 }
 
-/// Counts writes: odd while one is under way.
+/// Judges at `now` about a signal that came at `caught`, while a write is under way since `write`, if one is.
+fn look(caught: Instant, write: Option<Instant>, now: Instant) -> Look {
+    let last = caught + CONCERNED;
+    match write {
+        Some(since) if since <= last => {
+            let then = since.max(caught) + STUCK;
+            if then <= now {
+                Look::Stuck
+            } else {
+                Look::Again(then)
+            }
+        }
+        _ if now >= last => Look::Over,
+        _ => Look::Again(now + STUCK),
+    }
+}
+
+/// Since when a write is under way, if one is.
 #[derive(Default)]
-struct Writes(Cell<u64>);
+struct Writes(Cell<Option<Instant>>);
 
 impl Writes {
-    fn begin_or_end(&self) {
-        self.0.set(self.0.get() + 1);
+    fn begin(&self) {
+        self.0.set(Some(Instant::now()));
     }
 
-    fn under_way(&self) -> Option<u64> {
-        let count = self.0.get();
-        (count % 2 == 1).then_some(count)
+    fn end(&self) {
+        self.0.set(None);
     }
 }
 
@@ -151,18 +172,18 @@ async fn deliver(from_machine: &mut ChannelReadHalf, writes: &Writes) -> Result<
         match from_machine.wait().await {
             Some(ChannelMsg::Data { data }) => {
                 let mut out = stdout();
-                writes.begin_or_end();
+                writes.begin();
                 out.write_all(&data).await.map_err(CliError::Stdout)?;
                 out.flush().await.map_err(CliError::Stdout)?;
-                writes.begin_or_end();
+                writes.end();
             }
             Some(ChannelMsg::ExtendedData { data, ext: STDERR }) => {
                 // Somebody who closed standard error does not want to know.
                 let mut out = stderr();
-                writes.begin_or_end();
+                writes.begin();
                 let _ = out.write_all(&data).await;
                 let _ = out.flush().await;
-                writes.begin_or_end();
+                writes.end();
             }
             Some(ChannelMsg::ExitStatus { exit_status }) => {
                 code = Some(u8::try_from(exit_status).unwrap_or(u8::MAX));
@@ -235,4 +256,25 @@ fn number_of(name: &Sig) -> u8 {
         Sig::Custom(_) => return u8::MAX,
     };
     signal_exit_code(signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_ends_this_when_a_write_of_its_time_is_stuck() {
+        let caught = Instant::now();
+        let at = |seconds: u64| caught + Duration::from_secs(seconds);
+        // One that was under way, and one that began right after.
+        assert_eq!(look(at(5), Some(at(1)), at(6)), Look::Again(at(7)));
+        assert_eq!(look(at(5), Some(at(1)), at(7)), Look::Stuck);
+        assert_eq!(look(caught, Some(at(1)), at(2)), Look::Again(at(3)));
+        assert_eq!(look(caught, Some(at(1)), at(3)), Look::Stuck);
+        // Nothing is written yet.
+        assert_eq!(look(caught, None, at(2)), Look::Again(at(4)));
+        // The command went on.
+        assert_eq!(look(caught, None, at(10)), Look::Over);
+        assert_eq!(look(caught, Some(at(11)), at(12)), Look::Over);
+    }
 }
