@@ -16,6 +16,7 @@ struct Said {
     idle_ms: Option<u64>,
     containers: u64,
     builds: u64,
+    took_ms: u64,
 }
 
 fn server() -> TestServer {
@@ -46,6 +47,7 @@ fn said(server: &TestServer) -> Said {
         idle_ms: number("idle_ms: "),
         containers: number("containers_running: ").unwrap_or_default(),
         builds: number("builds_running: ").unwrap_or_default(),
+        took_ms: number("took_ms=").unwrap_or_default(),
     }
 }
 
@@ -99,8 +101,10 @@ fn containers_builds_and_traffic_are_seen_and_so_is_their_end() {
     assert_eq!((longer.containers, longer.builds), (0, 0), "{longer:?}");
 
     let mut build = slow_build(&server, &machine);
-    // Whoever waited for the builder would answer too late to be heard while it lasts.
-    wait(&server, "a build is under way", |said| said.builds > 0);
+    // Whoever waited for the builder would never answer so soon while it lasts.
+    wait(&server, "a build is under way, and is soon told", |said| {
+        said.builds > 0 && said.took_ms < 2000
+    });
     assert!(build.wait().unwrap().success());
     wait(&server, "the build is over", |said| {
         said.builds == 0 && said.containers == 0

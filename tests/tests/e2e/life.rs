@@ -16,12 +16,10 @@ use reqwest::{Method, StatusCode};
 /// Enough for a lease of a few seconds to end, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Machines are asked how they are this seldom, in seconds: who learns of something sooner did not wait for that.
-const SELDOM_S: u32 = 60;
 /// How long after its machine died the holder of a lease may be left without news.
-const NEWS: Duration = Duration::from_secs(20);
+const NEWS: Duration = Duration::from_secs(2);
 /// How long after that its place may be taken.
-const FREE: Duration = Duration::from_secs(40);
+const FREE: Duration = Duration::from_secs(5);
 
 /// Follows what happens to a lease; each event with the moment at which it came.
 fn follow(server: &TestServer, lease: LeaseId) -> mpsc::Receiver<(Instant, LeaseEvent)> {
@@ -66,9 +64,7 @@ fn ask(server: &TestServer, change: impl FnOnce(&mut CreateLease)) -> Lease {
 
 #[test]
 fn the_holder_of_a_machine_that_dies_learns_it_at_once_and_its_place_is_free() {
-    let server = TestServer::builder()
-        .set("machines.watch_every_s", SELDOM_S)
-        .start();
+    let server = TestServer::start();
     let machine = server.lease();
     let events = follow(&server, machine.id());
     let died = Instant::now();

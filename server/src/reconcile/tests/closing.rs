@@ -117,7 +117,7 @@ async fn a_machine_that_cannot_be_destroyed_does_not_keep_the_server() {
     let began = std::time::Instant::now();
     bench.tell_to_stop();
     assert_eq!(bench.stopped().await, 1);
-    assert!(began.elapsed() < LEAVE_LIMIT * 3);
+    assert!(began.elapsed() < LEAVE_LIMIT * 3 / 2);
 }
 
 #[tokio::test]
