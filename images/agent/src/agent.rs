@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use guest_protocol::{
     Activated, Activation, Activity, Call, DOCKER_PORT, Event, Fault, FaultCode, Fixed, Hello,
-    MAX_NOTICE_BYTES, Reply, Site, Status, VERSION,
+    MAX_NOTICE_BYTES, Phase, Reply, Site, Status, VERSION,
 };
 
 use tokio::sync::{mpsc, watch};
@@ -19,6 +19,7 @@ use crate::console::say;
 use crate::keys::TlsIdentity;
 use crate::kmsg::Mark;
 use crate::listener::{self, Backends, Clients};
+use crate::liveness::{Liveness, Seen};
 use crate::net::Card;
 use crate::phase::{self, PhaseCell};
 use crate::site::Settings;
@@ -54,6 +55,7 @@ pub(crate) struct Agent {
     sshd: Sshd,
     events: mpsc::Sender<Event>,
     clients: Clients,
+    liveness: Liveness,
     /// What the site wants, once the server has told.
     settings: Option<Settings>,
     /// Where the kernel's log ended when the guest was made ready to be copied.
@@ -77,6 +79,7 @@ impl Agent {
             sshd,
             events,
             clients: Clients::default(),
+            liveness: Liveness::default(),
             settings: None,
             quiesced: None,
             identity: None,
@@ -94,7 +97,7 @@ impl Agent {
             Call::Status => Ok(Reply::Status(Status {
                 phase: self.state.phase.get(),
                 activity: activity(&self.clients),
-                docker_answers: docker::get(docker::PING, STATUS_PATIENCE).await.is_ok(),
+                docker_answers: self.docker_answers().await,
                 docker_restarts: self.state.docker_restarts.load(Ordering::Relaxed),
                 // Last, so that the answer is soon on its way.
                 unix_time_ns: clock::unix_time_ns().ok(),
@@ -128,6 +131,25 @@ impl Agent {
                 Ok(Reply::Serving)
             }
         }
+    }
+
+    async fn docker_answers(&mut self) -> bool {
+        let traffic = self.clients.traffic();
+        let seen = Seen {
+            now: clock::coarse_since_boot(),
+            idle: traffic.idle(),
+            pending: traffic.pending(),
+            restarts: self.state.docker_restarts.load(Ordering::Relaxed),
+        };
+        if !self.liveness.must_ask(seen) {
+            return true;
+        }
+        let answers = docker::get(docker::PING, STATUS_PATIENCE).await.is_ok();
+        // What a template's daemon said does not hold for a clone's.
+        if self.state.phase.get() == Phase::Serving {
+            self.liveness.asked(seen, answers);
+        }
+        answers
     }
 
     fn prepare(&mut self, site: Site) -> anyhow::Result<()> {

@@ -62,6 +62,16 @@ const SYSCTLS: &[(&str, &str)] = &[
     // A kernel that ends a process for want of memory lists all there are first: thousands of lines, between which
     // the one that matters may get lost.
     ("vm/oom_dump_tasks", "0"),
+    // A machine that does nothing is to sleep, as there may be many on a host: no looks every half second for memory
+    // to put together, which is done when it is wanted, ...
+    ("vm/compaction_proactiveness", "0"),
+    // ... every second at counters that nobody reads, ...
+    ("vm/stat_interval", "120"),
+    // ... every four seconds at whether a processor hangs, which one that waits for its host seems to, ...
+    ("kernel/watchdog", "0"),
+    // ... and every five at neighbours, of which there is one that never changes. In milliseconds.
+    ("net/ipv4/neigh/default/interval_probe_time_ms", "3600000"),
+    ("net/ipv6/neigh/default/interval_probe_time_ms", "3600000"),
     // There is one way out, and nobody may tell another.
     ("net/ipv4/conf/all/accept_redirects", "0"),
     ("net/ipv4/conf/default/accept_redirects", "0"),

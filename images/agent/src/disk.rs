@@ -17,11 +17,13 @@ const DOCKER: &str = "/var/lib/docker";
 
 /// Pauses between two looks: long enough for a machine that does nothing to stay asleep, of which there may be
 /// many on a host.
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(16);
 const SHORTEST: Duration = Duration::from_millis(500);
 
 /// What no disk takes in a second, in bytes.
 const FASTEST: u64 = 1024 * MIB;
+/// How many files no file system makes in a second.
+const FASTEST_FILES: u64 = 100_000;
 
 /// From here on it is nearly full, in percent.
 const LOW_PERCENT: u8 = 90;
@@ -106,13 +108,13 @@ impl Room {
         }
     }
 
-    /// Until when it cannot have become full, as long as there is room for files.
+    /// Until when it cannot have become full.
     fn pause(self) -> Duration {
-        let seconds = if self.files.used_percent() < FINE_PERCENT {
-            self.bytes.left / FASTEST
-        } else {
-            0
-        };
+        let mut seconds = self.bytes.left / FASTEST;
+        // Some file systems make files as they are needed, and have no number of them.
+        if self.files.all > 0 {
+            seconds = seconds.min(self.files.left / FASTEST_FILES);
+        }
         Duration::from_secs(seconds).clamp(SHORTEST, LONGEST)
     }
 
@@ -367,10 +369,16 @@ mod tests {
     #[test]
     fn the_emptier_the_disk_the_longer_the_pause() {
         let pause = |left, files| room(left, files).pause();
-        assert_eq!(pause(40 * GIB, 90_000), LONGEST);
-        assert_eq!(pause(GIB + 5, 90_000), Duration::from_secs(1));
-        assert_eq!(pause(GIB / 2, 90_000), SHORTEST);
+        assert_eq!(pause(40 * GIB, 9_000_000), LONGEST);
+        assert_eq!(pause(3 * GIB + 5, 9_000_000), Duration::from_secs(3));
+        assert_eq!(pause(GIB / 2, 9_000_000), SHORTEST);
+        assert_eq!(pause(40 * GIB, 299_999), Duration::from_secs(2));
         assert_eq!(pause(40 * GIB, 15_000), SHORTEST);
+        let uncounted = Room {
+            files: Stock { all: 0, left: 0 },
+            ..room(40 * GIB, 0)
+        };
+        assert_eq!(uncounted.pause(), LONGEST);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod kmsg;
 mod listener;
 #[cfg(test)]
 mod listener_tests;
+mod liveness;
 mod logs;
 mod mounts;
 mod net;

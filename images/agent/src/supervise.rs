@@ -11,6 +11,10 @@ use crate::console::say;
 use crate::daemon_log::{self, DaemonLog};
 use crate::reaper::Reaper;
 
+/// What the daemons find in their environment besides. What they trace is meant to be collected; nobody collects
+/// it here, and the default is to wake up every five seconds for that. In milliseconds.
+const ENVIRONMENT: [(&str, &str); 1] = [("OTEL_BSP_SCHEDULE_DELAY", "3600000")];
+
 /// A daemon that must always run.
 pub(crate) struct Daemon {
     pub(crate) name: &'static str,
@@ -101,6 +105,7 @@ async fn run_once(
             .env_clear()
             .env("PATH", daemon.path)
             .env("HOME", "/root")
+            .envs(ENVIRONMENT)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log.sink()?)
