@@ -25,6 +25,7 @@ pub mod figures;
 pub mod footprint;
 pub mod foreign;
 pub mod host;
+mod https;
 pub mod machine;
 mod netns;
 pub mod private_memory;

@@ -7,6 +7,7 @@ use rcgen::{CertificateParams, KeyPair};
 use remote_docker_api::{CreateLease, Lease, LeaseId};
 
 use crate::docker::Docker;
+use crate::https::{self, Credentials};
 
 /// A client key and the request for its certificate.
 #[derive(Debug)]
@@ -41,6 +42,24 @@ impl ClientKey {
             ..CreateLease::default()
         }
     }
+}
+
+/// Asks the daemon of an active lease whether it answers, over TLS: all that is needed besides is what the server's
+/// answer has in it.
+///
+/// # Panics
+/// When it does not, or the lease is not active.
+pub fn ping(lease: &Lease, key: &ClientKey) {
+    let endpoint = lease.docker.as_ref().expect("an active lease");
+    let place = endpoint.host.strip_prefix("tcp://");
+    let place = place.and_then(|place| place.parse().ok());
+    let credentials = Credentials {
+        ca: &endpoint.ca_pem,
+        certificate: &endpoint.cert_pem,
+        key: &key.pair.serialize_pem(),
+    };
+    let status = https::get(place.expect("tcp://IP:PORT"), credentials, "/_ping");
+    assert!(status.starts_with("HTTP/1.1 200 "), "{status}");
 }
 
 /// An active lease and the files to use it with.

@@ -1,6 +1,7 @@
 //! Running programs with a limit.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -110,4 +111,20 @@ impl Watched {
         let count = poll(&mut ended, timeout).expect("waiting for a process");
         assert!(count == 1, "the process did not end within {limit:?}");
     }
+}
+
+/// How often the threads of a process have gone to sleep so far, and so been woken.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn sleeps(pid: Pid) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process");
+    let counts = tasks.flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("status")).ok()?;
+        let mut lines = text.lines();
+        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        count.trim().parse::<u64>().ok()
+    });
+    counts.sum()
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::folder::VmFolder;
+use super::idle_states;
 use super::{Accelerator, ImageFiles, Source, TemplateFiles, VmSpec};
 use crate::ids::{InstallId, VmId};
 use crate::network::GUEST_MAC;
@@ -116,6 +117,7 @@ pub(super) fn layout(accelerator: Accelerator, nested: bool, processor: &str) ->
     let template = TemplateFiles::in_folder(Path::new("/template"));
     let mut digest = Sha256::new();
     digest.update(processor);
+    digest.update(idle_states::table(1));
     for source in [Source::Template(template.clone()), Source::Clone(template)] {
         let id = VmId::from_bits(0);
         let spec = VmSpec {
@@ -201,7 +203,7 @@ fn write(xml: &mut String, plan: &DomainPlan<'_>) -> fmt::Result {
         xml,
         "  <seclabel type='static' model='dac' relabel='no'><label>+{uid}:+{gid}</label></seclabel>"
     )?;
-    command_line(xml, spec)?;
+    command_line(xml, spec, folder)?;
     xml.push_str("</domain>\n");
     Ok(())
 }
@@ -258,9 +260,9 @@ fn devices(xml: &mut String, spec: &VmSpec, folder: &VmFolder) -> fmt::Result {
     Ok(())
 }
 
-/// What libvirt has no words for: memory in a file of our choice, and a machine without the parts of a
-/// desktop that it comes with. Each part is code of QEMU that a guest can attack.
-fn command_line(xml: &mut String, spec: &VmSpec) -> fmt::Result {
+/// What libvirt has no words for: memory in a file of our choice, idle states of the processors, and a machine without
+/// the parts of a desktop that it comes with. Each part is code of QEMU that a guest can attack.
+fn command_line(xml: &mut String, spec: &VmSpec, folder: &VmFolder) -> fmt::Result {
     let memory = match &spec.source {
         Source::Cold => None,
         // Clones open the file read-only and copy on write, so that none can change what the others
@@ -271,11 +273,10 @@ fn command_line(xml: &mut String, spec: &VmSpec) -> fmt::Result {
     let mut machine = UNNEEDED.to_owned();
     let mut arguments = Vec::new();
     if let Some((files, mode)) = memory {
-        // A comma separates options; a doubled one stands for itself.
-        let path = files.memory.display().to_string().replace(',', ",,");
         let backend = format!(
-            "memory-backend-file,id={MEMORY},size={}M,mem-path={path},{mode},dump=off,merge=off",
-            spec.memory_mib
+            "memory-backend-file,id={MEMORY},size={}M,mem-path={},{mode},dump=off,merge=off",
+            spec.memory_mib,
+            option(&files.memory)
         );
         arguments.extend(["-object".to_owned(), backend]);
         let _ = write!(machine, ",memory-backend={MEMORY}");
@@ -283,6 +284,10 @@ fn command_line(xml: &mut String, spec: &VmSpec) -> fmt::Result {
     arguments.extend(["-machine".to_owned(), machine]);
     if matches!(spec.source, Source::Clone(_)) {
         arguments.extend(["-incoming", "defer"].map(str::to_owned));
+    } else {
+        // A kernel reads it when it boots.
+        let table = format!("file={}", option(&folder.idle_states()));
+        arguments.extend(["-acpitable".to_owned(), table]);
     }
     xml.push_str("  <qemu:commandline>\n");
     for argument in arguments {
@@ -290,6 +295,11 @@ fn command_line(xml: &mut String, spec: &VmSpec) -> fmt::Result {
     }
     xml.push_str("  </qemu:commandline>\n");
     Ok(())
+}
+
+/// A path in an option of QEMU's: a comma separates options, and a doubled one stands for itself.
+fn option(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }
 
 impl Display for Slot {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,11 @@ impl VmFolder {
     /// What the guest writes to its serial console.
     pub(super) fn console(&self) -> PathBuf {
         self.0.join("console.log")
+    }
+
+    /// What tells the kernel of a guest that boots of its processors: see [`super::idle_states`].
+    pub(super) fn idle_states(&self) -> PathBuf {
+        self.0.join("idle-states.aml")
     }
 
     /// Makes the folder.
@@ -143,6 +148,26 @@ pub(super) fn create_for_qemu(
         .map_err(failed)?;
     file.set_len(length).map_err(failed)?;
     user.give(path, 0o600).map_err(failed)
+}
+
+/// Makes a file that QEMU may read.
+///
+/// # Errors
+/// Also when it is there.
+pub(super) fn write_for_qemu(
+    path: &Path,
+    content: &[u8],
+    user: &QemuUser,
+) -> Result<(), HypervisorError> {
+    let failed = |error| file_error("create", path, error);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    user.let_group_in(path, 0o440).map_err(failed)
 }
 
 /// An error about a file; a full disk is one of its own.

@@ -28,6 +28,7 @@ mod disk;
 mod domain_xml;
 mod error;
 mod folder;
+mod idle_states;
 mod libvirt;
 mod qemu_user;
 pub mod sim;

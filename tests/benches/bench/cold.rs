@@ -1,11 +1,11 @@
 //! A cold lease, in turns with the least that it could take (QEMU alone, from the same template) and with what it
 //! takes without a template (the same image booted).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use e2e::bare::{Bare, Recipe, Start};
 use e2e::figures::{Goal, Part};
-use e2e::machine::ClientKey;
+use e2e::machine::{self, ClientKey};
 use e2e::process::Watched;
 use e2e::setting::Setting;
 use e2e::{Builder, TestServer};
@@ -15,6 +15,7 @@ use crate::Plan;
 use crate::ends;
 
 const WHOLE: &str = "POST to docker version";
+const ANSWER: &str = "POST to the daemon's first answer";
 const FLOOR: &str = "floor: QEMU alone, same template";
 const BOOT: &str = "QEMU alone, same image booted";
 const RELEASE: &str = "DELETE to machine gone";
@@ -24,14 +25,17 @@ pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
     let mut part = Part::begin(
         "cold",
         "A lease with no machine in stock, from the request to the first `docker version` over TLS, in turns with \
-         its floor: QEMU started by hand with the same template, until the guest's Docker daemon answers its agent; no \
-         libvirt, no network, no TLS.",
+         another until the daemon has answered `GET /_ping` over TLS, and with the floor of that: QEMU started by hand \
+         with the same template, until the guest's Docker daemon answers the same to its agent; no libvirt, no network, no \
+         TLS.",
     );
     let server = Builder::new(setting.clone()).start();
     let bare = Bare::new(recipe(&server), server.root().join("bare"));
     let apart = plan.leases.div_ceil(plan.boots);
     for number in 0..plan.leases {
-        lease(&server, &mut part);
+        version(&server, &mut part);
+        part.time(FLOOR, bare.run(Start::Clone));
+        part.time(ANSWER, answer(&server));
         part.time(FLOOR, bare.run(Start::Clone));
         if number % apart == 0 {
             part.time(BOOT, bare.run(Start::Boot));
@@ -44,7 +48,13 @@ pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
         part.ask(name, Goal::AtMost(500.0));
     }
     part.ratio(
-        "lease: so many times the floor",
+        "the daemon's first answer: so many times the floor",
+        ANSWER,
+        FLOOR,
+        Goal::AtMost(1.4),
+    );
+    part.ratio(
+        "docker version: so many times the floor",
         WHOLE,
         FLOOR,
         Goal::AtMost(1.4),
@@ -72,7 +82,24 @@ fn recipe(server: &TestServer) -> Recipe {
     recipe
 }
 
-fn lease(server: &TestServer, part: &mut Part) {
+/// A lease until its daemon has answered what the floor's is asked.
+fn answer(server: &TestServer) -> Duration {
+    let key = ClientKey::generate();
+    let request = key.request();
+    assert!(server.host().machines().is_empty(), "a machine is in stock");
+    let asked = Instant::now();
+    let lease = server.api().create(&request).expect("a lease");
+    assert!(!lease.warm, "the lease was not cold");
+    machine::ping(&lease, &key);
+    let whole = asked.elapsed();
+    let process = Watched::open(ends::the_machine(server));
+    server.api().release(lease.id);
+    process.wait_gone(ends::LIMIT);
+    server.wait_state(lease.id, LeaseState::Ended);
+    whole
+}
+
+fn version(server: &TestServer, part: &mut Part) {
     let key = ClientKey::generate();
     let request = key.request();
     assert!(server.host().machines().is_empty(), "a machine is in stock");
@@ -89,7 +116,7 @@ fn lease(server: &TestServer, part: &mut Part) {
     part.time(WHOLE, whole);
     part.time("client: POST answered", answered);
     for timing in &machine.lease.timings {
-        let took = std::time::Duration::from_millis(timing.duration_ms);
+        let took = Duration::from_millis(timing.duration_ms);
         part.time(&format!("server: {}", timing.step), took);
     }
     part.time("client: docker version", whole - written);

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use e2e::figures::{Goal, Part, Unit, host};
 use e2e::machine::{ClientKey, Machine};
 use e2e::private_memory::PrivateMemory;
-use e2e::process::run;
+use e2e::process::{run, sleeps};
 use e2e::server::RELAY_PORT;
 use e2e::setting::Setting;
 use e2e::{Builder, TestServer};
 use nix::unistd::Pid;
 
 use crate::Plan;
-use crate::processes::{mib, private_mib, processor_s, sleeps};
+use crate::processes::{mib, private_mib, processor_s};
 
 /// As many as are asked for of 24 GiB.
 const MOST: usize = 120;

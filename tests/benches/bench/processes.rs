@@ -32,15 +32,3 @@ pub(crate) fn processor_s(pid: Pid) -> f64 {
     let each = sysconf(SysconfVar::CLK_TCK).ok().flatten();
     ticks as f64 / each.expect("ticks of a second") as f64
 }
-
-/// How often the threads of a process have gone to sleep so far, and so been woken.
-pub(crate) fn sleeps(pid: Pid) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process");
-    let counts = tasks.flatten().filter_map(|task| {
-        let text = fs::read_to_string(task.path().join("status")).ok()?;
-        let mut lines = text.lines();
-        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-        count.trim().parse::<u64>().ok()
-    });
-    counts.sum()
-}

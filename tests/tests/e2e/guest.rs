@@ -1,8 +1,18 @@
 //! What the guest's agent does for the machine.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use e2e::process::sleeps;
 use e2e::{TestServer, until};
+
+/// What follows from a client's last request is over after it.
+const REST: Duration = Duration::from_secs(10);
+/// How long a machine is watched that does nothing.
+const WATCH: Duration = Duration::from_secs(20);
+/// How often the threads of its QEMU may wake up in a second, on average: twice what was seen, and less than what it was
+/// (97) when the guest's kernel and daemons looked after themselves every second or few.
+const WAKE_UPS_PER_S: f64 = 45.0;
 
 #[test]
 fn a_docker_daemon_that_dies_is_started_again_and_reported() {
@@ -38,6 +48,9 @@ fn a_docker_daemon_that_dies_is_started_again_and_reported() {
         |up| *up,
     );
     assert_ne!(daemon(), before);
+    // Its kernel knows how to let the processors rest.
+    let driver = "/sys/devices/system/cpu/cpuidle/current_driver";
+    assert_eq!(docker.busybox(&[], ["cat", driver]), "acpi_idle");
     until(
         "the server's log tells of it",
         Duration::from_secs(60),
@@ -46,5 +59,27 @@ fn a_docker_daemon_that_dies_is_started_again_and_reported() {
             log.lines()
                 .any(|line| line.contains("dockerd") && line.contains("WARN"))
         },
+    );
+}
+
+#[test]
+fn a_machine_that_does_nothing_sleeps() {
+    let server = TestServer::start();
+    let machine = server.lease();
+    machine.docker().ok(["version"]);
+    let processes = server.host().machines();
+    let [process] = processes.as_slice() else {
+        panic!("not one machine: {processes:?}");
+    };
+    thread::sleep(REST);
+    let (begun, before) = (Instant::now(), sleeps(*process));
+    thread::sleep(WATCH);
+    let woken = sleeps(*process) - before;
+    let each_second = woken as f64 / begun.elapsed().as_secs_f64();
+    // It lives: a thread that waits for its emulated processors' timers is among them.
+    assert!(woken > 0, "the machine does not run");
+    assert!(
+        each_second <= WAKE_UPS_PER_S,
+        "woken {each_second:.1} times a second"
     );
 }

@@ -83,6 +83,8 @@ fn a_clone_sees_the_machine_of_its_template() {
             "<kernel>",
             "<initrd>",
             "<cmdline>",
+            "-acpitable",
+            "idle-states",
         ];
         text.lines()
             .filter(|line| !differs.iter().any(|word| line.contains(word)))
@@ -99,8 +101,9 @@ fn a_clone_sees_the_machine_of_its_template() {
 fn a_kernel_is_for_machines_that_boot() {
     let has_kernel = |source| {
         let text = xml(Accelerator::Tcg, &spec(source));
-        let each = ["<kernel>", "<initrd>", "<cmdline>"].map(|word| text.contains(word));
-        assert_eq!(each, [each[0]; 3], "{text}");
+        let each =
+            ["<kernel>", "<initrd>", "<cmdline>", "idle-states"].map(|word| text.contains(word));
+        assert_eq!(each, [each[0]; 4], "{text}");
         each[0]
     };
     assert!(has_kernel(Source::Cold) && has_kernel(Source::Template(template())));

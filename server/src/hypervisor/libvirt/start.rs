@@ -16,7 +16,8 @@ use super::{Host, LibvirtError, blocking, destroy, monitor, observe};
 use crate::hypervisor::control_groups::Groups;
 use crate::hypervisor::disk::says_disk_full;
 use crate::hypervisor::domain_xml::{DomainPlan, Owner, domain_xml};
-use crate::hypervisor::folder::{VmFolder, create_for_qemu, file_error};
+use crate::hypervisor::folder::{VmFolder, create_for_qemu, file_error, write_for_qemu};
+use crate::hypervisor::idle_states;
 use crate::hypervisor::qemu_user::QemuUser;
 use crate::hypervisor::{
     Accelerator, HypervisorError, Source, StartReport, Step, TemplateFiles, VmSpec,
@@ -155,8 +156,12 @@ async fn files(host: &Host, spec: &VmSpec, folder: &VmFolder) -> Result<(), Hype
     let runner = host.user_of(spec)?;
     let (own, user, source) = (folder.clone(), runner.clone(), spec.source.clone());
     let memory = u64::from(spec.memory_mib) << 20;
+    let vcpus = spec.vcpus;
     blocking("make the VM's folder", move || {
         own.create(&user)?;
+        if !matches!(source, Source::Clone(_)) {
+            write_for_qemu(&own.idle_states(), &idle_states::table(vcpus), &user)?;
+        }
         if let Source::Template(files) = &source {
             // Mapped memory that finds no room kills QEMU without a word.
             demand_room(&files.memory, memory)?;
