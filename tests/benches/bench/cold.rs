@@ -17,6 +17,7 @@ use crate::ends;
 const WHOLE: &str = "POST to docker version";
 const ANSWER: &str = "POST to the daemon's first answer";
 const FLOOR: &str = "floor: QEMU alone, same template";
+const DEVICES: &str = "of that, until QEMU has made its devices";
 const BOOT: &str = "QEMU alone, same image booted";
 const RELEASE: &str = "DELETE to machine gone";
 const EXPIRY: &str = "expiry to machine gone";
@@ -34,11 +35,11 @@ pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
     let apart = plan.leases.div_ceil(plan.boots);
     for number in 0..plan.leases {
         version(&server, &mut part);
-        part.time(FLOOR, bare.run(Start::Clone));
+        floor(&bare, &mut part);
         part.time(ANSWER, answer(&server));
-        part.time(FLOOR, bare.run(Start::Clone));
+        floor(&bare, &mut part);
         if number % apart == 0 {
-            part.time(BOOT, bare.run(Start::Boot));
+            part.time(BOOT, bare.run(Start::Boot).whole);
             part.time(EXPIRY, ends::expiry(&server));
         }
         eprintln!("lease {} of {}", number + 1, plan.leases);
@@ -70,6 +71,12 @@ pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
          so a lease that boots takes longer than it.",
     );
     part
+}
+
+fn floor(bare: &Bare, part: &mut Part) {
+    let took = bare.run(Start::Clone);
+    part.time(FLOOR, took.whole);
+    part.time(DEVICES, took.listening);
 }
 
 /// What a clone of this server's template is run with. The lease that tells is not measured: the first one finds

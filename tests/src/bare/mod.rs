@@ -28,6 +28,15 @@ pub struct Bare {
     folder: PathBuf,
 }
 
+/// How long a machine took, from the moment at which QEMU was started.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    /// Until QEMU had made its devices and listened.
+    pub listening: Duration,
+    /// Until the guest's Docker daemon had answered.
+    pub whole: Duration,
+}
+
 /// A QEMU that is killed when this is dropped.
 struct Process(Child);
 
@@ -46,12 +55,11 @@ impl Bare {
         Self { recipe, folder }
     }
 
-    /// Runs a machine until its Docker daemon has answered, and answers how long that took from the moment at
-    /// which QEMU is started. Its disk is made before that.
+    /// Runs a machine until its Docker daemon has answered, and tells how long that took. Its disk is made before.
     ///
     /// # Panics
     /// When it does not.
-    pub fn run(&self, start: Start) -> Duration {
+    pub fn run(&self, start: Start) -> Took {
         let places = Places {
             folder: &self.folder,
             tap: TAP,
@@ -70,6 +78,7 @@ impl Bare {
         let begun = Instant::now();
         let _process = Process(qemu.spawn().expect("running QEMU"));
         let mut monitor = Monitor::connect(&places.monitor());
+        let listening = begun.elapsed();
         if start == Start::Clone {
             monitor.load(&self.recipe.template().join("devices"));
         }
@@ -79,7 +88,10 @@ impl Bare {
             Start::Clone => agent.wait_docker(),
             Start::Boot => agent.wait_booted(),
         }
-        begun.elapsed()
+        Took {
+            listening,
+            whole: begun.elapsed(),
+        }
     }
 }
 
