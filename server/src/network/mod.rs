@@ -31,7 +31,7 @@ mod worker;
 
 use std::net::Ipv4Addr;
 
-pub use dial::{Dial, DirectDialer, NamespaceDialer};
+pub use dial::{Dial, DirectDialer, NamespaceDialer, guest_socket};
 pub use error::NetworkError;
 pub use namespace::Namespace;
 pub use open::{Network, NetworkConfig, Uplink};

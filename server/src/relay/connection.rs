@@ -17,6 +17,7 @@ use super::Route;
 use super::carry::{Told, carry};
 use super::gate::Pass;
 use super::hall::Wait;
+use super::pipes::Pipes;
 use super::turns::Turns;
 use crate::network::Dial;
 
@@ -30,6 +31,7 @@ const KEEPALIVE_COUNT: u32 = 4;
 pub(super) struct Carrier {
     pub dialer: Arc<dyn Dial>,
     pub dial_timeout: Duration,
+    pub pipes: Pipes,
 }
 
 /// What holds for a connection until its two ends talk to each other.
@@ -84,7 +86,8 @@ pub(super) async fn run(
                         came: || turns.client_spoke(),
                         went: || (),
                         may_pipe: || turns.talking().is_cancelled(),
-                    }
+                    },
+                    &carrier.pipes,
                 ),
                 carry(
                     &guest,
@@ -93,7 +96,8 @@ pub(super) async fn run(
                         came: || (),
                         went: || turns.guest_spoke(),
                         may_pipe: || turns.talking().is_cancelled(),
-                    }
+                    },
+                    &carrier.pipes,
                 ),
             )
         };

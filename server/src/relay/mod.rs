@@ -7,6 +7,7 @@ mod carry;
 mod connection;
 mod gate;
 mod hall;
+mod pipes;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::network::Dial;
 use gate::Gate;
 use hall::Hall;
+use pipes::Pipes;
 
 /// A port that leads to a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,8 +45,8 @@ pub struct Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections that a lease may have at a time, over all its ports. Each takes two file
-    /// descriptors and 128 KiB; one that has carried many bytes, in the place of 64 KiB, a pipe of
-    /// 256 KiB with two more descriptors for each direction. One more is reset.
+    /// descriptors and 128 KiB. A direction that has carried many bytes takes 64 KiB less, and while bytes are
+    /// on their way in it, a pipe of 512 KiB with two more descriptors. One more connection is reset.
     pub connections_per_lease: usize,
     /// Connections of a port whose client has not yet gone on after the guest's first answer, as whoever
     /// does a TLS handshake must. They count as none of the lease's and take as much each, without pipes; of one too
@@ -133,6 +135,7 @@ impl Relay {
         let carrier = connection::Carrier {
             dialer,
             dial_timeout: limits.dial_timeout,
+            pipes: Pipes::default(),
         };
         Self {
             inner: Arc::new(Inner {

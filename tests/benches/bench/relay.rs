@@ -7,8 +7,11 @@
 //! ```
 //!
 //! The relay is the server's own, in a process of its own whose processor time is counted. In the guest's place is a
-//! namespace: what an emulated machine can take is less than either carries.
+//! namespace: what an emulated machine can take is less than either carries. Both are measured with the congestion
+//! control that the host gives every connection, and with one that does not pace, as the relay's own connections to
+//! guests have: pacing takes more processor time than all the rest.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
@@ -23,13 +26,17 @@ use async_trait::async_trait;
 use e2e::figures::{Goal, Part, Unit};
 use e2e::process::{bounded, succeed};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{
+    self as net, AddressFamily, SockFlag, SockType, SockaddrIn, setsockopt, socket, sockopt,
+};
 use nix::unistd::Pid;
 use remote_docker_api::LeaseId;
-use remote_dockerd::network::Dial;
+use remote_dockerd::network::{Dial, guest_socket};
 use remote_dockerd::relay::{Limits, Relay, Route};
+use tokio::net::TcpSocket;
 
 use crate::Plan;
-use crate::processes::processor_s;
+use crate::processes::{processor_s, sleeps};
 
 /// What this program is called with to be the relay.
 pub(crate) const CHILD: &str = "relay-process";
@@ -62,43 +69,107 @@ fn in_own_namespace(plan: &Plan) -> Part {
     join(&vms, &guest);
     let sink = guest.run(|| TcpListener::bind(SINK).expect("a port for the sink"));
     thread::spawn(move || swallow(&sink));
-    let relay = Process::start(&vms);
-    let total = plan.relay_mib;
+    let bench = Bench {
+        relay: Process::start(&vms),
+        vms,
+        bytes: plan.relay_mib * MIB,
+    };
     for round in 0..=plan.relay_rounds {
         for streams in [1, MANY] {
-            let each = total * MIB / streams;
-            let direct = rate(streams, each, || vms.run(|| connect(SINK)));
-            let before = processor_s(relay.pid());
-            let relayed = rate(streams, each, || connect(RELAY));
-            let used = processor_s(relay.pid()) - before;
-            // The first round warms everything up.
-            if round > 0 {
-                let name = |what: &str| names(streams, what);
-                part.add(&name("direct"), Unit::MiBPerS, direct);
-                part.add(&name("relay"), Unit::MiBPerS, relayed);
-                let each = used * 1024.0 / total as f64;
-                part.add(&name("processor time of the relay"), Unit::CpuSPerGiB, each);
+            for pacing in [Pacing::AsTheHost, Pacing::None] {
+                let direct = bench.carry(streams, pacing, Way::Direct);
+                let relayed = bench.carry(streams, pacing, Way::Relay);
+                // The first round warms everything up.
+                if round > 0 {
+                    add(&mut part, streams, pacing, &direct, &relayed);
+                }
             }
         }
     }
     for streams in [1, MANY] {
-        let name = |what: &str| names(streams, what);
-        let ratio = format!("{}: so many times direct", names(streams, "relay"));
-        part.ratio(&ratio, &name("relay"), &name("direct"), Goal::AtLeast(0.9));
-        part.ask(&name("processor time of the relay"), Goal::AtMost(0.5));
+        compare(&mut part, streams);
     }
     part.note(format!(
-        "{total} MiB each time, over all streams together. Sender, relay and sink share the processors: what the relay \
-         uses, the other two lack."
+        "{} MiB each time, over all streams together. The host paces with {}; *not paced* is with Reno. Sender, relay \
+         and sink share the processors: what the relay uses, the other two lack. What the processors allow is what \
+         they would carry if none of them ever rested, by the processor time that the three took together.",
+        plan.relay_mib,
+        host_control(),
     ));
     part
 }
 
-fn names(streams: u64, what: &str) -> String {
+/// By which control of congestion the sender sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pacing {
+    AsTheHost,
+    None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    Relay,
+}
+
+fn host_control() -> String {
+    let control = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    control.expect("the kernel's default").trim().to_owned()
+}
+
+fn names(streams: u64, pacing: Pacing, what: &str) -> String {
+    let pacing = match pacing {
+        Pacing::AsTheHost => "",
+        Pacing::None => "not paced, ",
+    };
     match streams {
-        1 => format!("one stream, {what}"),
-        many => format!("{many} streams, {what}"),
+        1 => format!("one stream, {pacing}{what}"),
+        many => format!("{many} streams, {pacing}{what}"),
     }
+}
+
+const DIRECT: &str = "direct";
+const RELAYED: &str = "relay";
+const ENDS_DIRECT: &str = "processor time of sender and sink, direct";
+const ENDS_RELAYED: &str = "processor time of sender and sink, relay";
+const OF_RELAY: &str = "processor time of the relay";
+const BUSY: &str = "processors that the relay keeps busy";
+const WOKEN: &str = "wake-ups of the relay in a GiB";
+
+fn add(part: &mut Part, streams: u64, pacing: Pacing, direct: &Took, relayed: &Took) {
+    let mut add = |what, unit, sample| part.add(&names(streams, pacing, what), unit, sample);
+    add(DIRECT, Unit::MiBPerS, direct.rate());
+    add(RELAYED, Unit::MiBPerS, relayed.rate());
+    add(ENDS_DIRECT, Unit::CpuSPerGiB, direct.ends_s / direct.gib());
+    add(
+        ENDS_RELAYED,
+        Unit::CpuSPerGiB,
+        relayed.ends_s / relayed.gib(),
+    );
+    add(OF_RELAY, Unit::CpuSPerGiB, relayed.relay_s / relayed.gib());
+    if pacing == Pacing::AsTheHost {
+        add(BUSY, Unit::Cores, relayed.relay_s / relayed.seconds);
+        add(WOKEN, Unit::Count, relayed.woken as f64 / relayed.gib());
+    }
+}
+
+fn compare(part: &mut Part, streams: u64) {
+    let processors = std::thread::available_parallelism().expect("processors");
+    for pacing in [Pacing::AsTheHost, Pacing::None] {
+        let median = |what| part.median(&names(streams, pacing, what));
+        let direct = median(DIRECT);
+        let ratio = median(RELAYED) / direct;
+        let each = (median(ENDS_RELAYED) + median(OF_RELAY)) / 1024.0;
+        let most = processors.get() as f64 / each / direct;
+        let goal = (pacing == Pacing::AsTheHost).then_some(Goal::AtLeast(0.9));
+        let name = names(streams, pacing, "relay: so many times direct");
+        part.value(&name, Unit::Times, ratio, goal);
+        let name = format!("of which {processors} processors allow at most");
+        let name = names(streams, pacing, &name);
+        part.value(&name, Unit::Times, most, None);
+    }
+    let of_relay = names(streams, Pacing::AsTheHost, OF_RELAY);
+    part.ask(&of_relay, Goal::AtMost(0.5));
 }
 
 /// A network namespace.
@@ -183,25 +254,76 @@ fn swallow(listener: &TcpListener) {
     }
 }
 
-fn connect(to: SocketAddrV4) -> TcpStream {
-    let mut stream = TcpStream::connect(to).expect("a connection");
+fn connect(to: SocketAddrV4, pacing: Pacing) -> TcpStream {
+    let (family, kind) = (AddressFamily::Inet, SockType::Stream);
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    if pacing == Pacing::None {
+        let reno = OsString::from("reno");
+        setsockopt(&socket, sockopt::TcpCongestion, &reno).expect("every kernel has it");
+    }
+    net::connect(socket.as_raw_fd(), &SockaddrIn::from(to)).expect("a connection");
+    let mut stream = TcpStream::from(socket);
     let mut word = [7];
     stream.write_all(&word).expect("the sink");
     stream.read_exact(&mut word).expect("the sink");
     stream
 }
 
-/// Sends over so many streams at once, and answers how many MiB went through in a second: from when all are
-/// connected until the sink has said of each that it has everything.
-fn rate(streams: u64, each: u64, connect: impl Fn() -> TcpStream) -> f64 {
-    let connected: Vec<TcpStream> = (0..streams).map(|_| connect()).collect();
-    let begun = Instant::now();
-    thread::scope(|scope| {
-        for stream in connected {
-            scope.spawn(move || send(stream, each));
+/// What so many bytes took.
+struct Took {
+    bytes: u64,
+    seconds: f64,
+    /// Processor time of sender and sink.
+    ends_s: f64,
+    /// Processor time of the relay.
+    relay_s: f64,
+    /// How often the relay was woken.
+    woken: u64,
+}
+
+impl Took {
+    fn gib(&self) -> f64 {
+        self.bytes as f64 / 1024.0 / MIB as f64
+    }
+
+    fn rate(&self) -> f64 {
+        self.gib() * 1024.0 / self.seconds
+    }
+}
+
+struct Bench {
+    vms: Place,
+    relay: Process,
+    bytes: u64,
+}
+
+impl Bench {
+    /// Sends over so many streams at once: from when all are connected until the sink has said of each that it
+    /// has everything.
+    fn carry(&self, streams: u64, pacing: Pacing, way: Way) -> Took {
+        let one = || match way {
+            Way::Direct => self.vms.run(|| connect(SINK, pacing)),
+            Way::Relay => connect(RELAY, pacing),
+        };
+        let connected: Vec<TcpStream> = (0..streams).map(|_| one()).collect();
+        let each = self.bytes / streams;
+        let (own, relay) = (Pid::this(), self.relay.pid());
+        let before = (processor_s(own), processor_s(relay), sleeps(relay));
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            for stream in connected {
+                scope.spawn(move || send(stream, each));
+            }
+        });
+        let seconds = begun.elapsed().as_secs_f64();
+        Took {
+            bytes: each * streams,
+            seconds,
+            ends_s: processor_s(own) - before.0,
+            relay_s: processor_s(relay) - before.1,
+            woken: sleeps(relay).saturating_sub(before.2),
         }
-    });
-    (streams * each / MIB) as f64 / begun.elapsed().as_secs_f64()
+    }
 }
 
 fn send(mut stream: TcpStream, bytes: u64) {
@@ -281,12 +403,13 @@ impl Dial for Inside {
         let made = tokio::task::spawn_blocking(move || {
             thread::spawn(move || {
                 setns(&*place, CloneFlags::CLONE_NEWNET)?;
-                TcpStream::connect(to)
+                guest_socket()
             })
             .join()
         });
-        let stream = made.await?.map_err(|_| std::io::ErrorKind::Other)??;
-        stream.set_nonblocking(true)?;
-        tokio::net::TcpStream::from_std(stream)
+        let socket = made.await?.map_err(|_| std::io::ErrorKind::Other)??;
+        TcpSocket::from_std_stream(socket.into())
+            .connect(to.into())
+            .await
     }
 }

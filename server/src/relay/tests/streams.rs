@@ -2,16 +2,19 @@
 
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::{FAR, LEASE, connect, echo, guest, here, relay, route, speak};
+use super::{FAR, LEASE, connect, echo, guest, here, relay, route, speak, until};
 use crate::relay::Limits;
+use crate::relay::carry::{Told, carry};
+use crate::relay::pipes::{Filling, Pipes};
 
 const PORT: u16 = 2000;
 
@@ -175,4 +178,70 @@ async fn urgent_data_neither_stops_a_stream_nor_ends_it() {
     let read = timeout(FAR, reads).await.unwrap().unwrap();
     // What `talk` said last, and everything but the urgent byte, which is not part of the stream.
     assert_eq!(read, 1 + 2 * many.len());
+}
+
+/// More than a buffer holds, and what a socket takes that was told to.
+const QUEUED: usize = 160 * 1024;
+
+/// A connection whose peer has sent so much that waits to be read.
+async fn queued() -> (TcpStream, TcpStream) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(208 * 1024).unwrap();
+    socket.bind((here(), 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let (from, _) = listener.accept().await.unwrap();
+    let sent = timeout(FAR, client.write_all(&[7; QUEUED])).await;
+    sent.unwrap().unwrap();
+    let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    until("all has come", || {
+        recv(from.as_raw_fd(), &mut vec![0; QUEUED], look) == Ok(QUEUED)
+    })
+    .await;
+    (client, from)
+}
+
+#[tokio::test]
+async fn what_has_come_goes_into_a_pipe_in_one_call() {
+    let (_client, from) = queued().await;
+    let pipe = Pipes::default().take().unwrap();
+    let Filling::Some(filled) = pipe.fill(&from) else {
+        panic!("nothing went into the pipe");
+    };
+    assert_eq!(filled.count(), QUEUED);
+}
+
+#[tokio::test]
+async fn a_stream_that_rests_has_no_pipe_and_the_next_one_gets_it() {
+    let pipes = Arc::new(Pipes::default());
+    for _ in 0..2 {
+        let (mut client, from) = queued().await;
+        let listener = TcpListener::bind((here(), 0)).await.unwrap();
+        let to = TcpStream::connect(listener.local_addr().unwrap());
+        let to = to.await.unwrap();
+        let (mut guest, _) = listener.accept().await.unwrap();
+        let carried = tokio::spawn({
+            let pipes = Arc::clone(&pipes);
+            async move {
+                let told = Told {
+                    came: || (),
+                    went: || (),
+                    may_pipe: || true,
+                };
+                carry(&from, &to, told, &pipes).await
+            }
+        });
+        let mut all = vec![0; QUEUED];
+        let read = timeout(FAR, guest.read_exact(&mut all)).await;
+        read.unwrap().unwrap();
+        until("the one pipe is back", || pipes.spares() == 1).await;
+        // It rests, and has not ended.
+        client.write_all(b"more").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        let read = timeout(FAR, guest.read_to_end(&mut rest)).await;
+        assert_eq!(read.unwrap().unwrap(), 4);
+        timeout(FAR, carried).await.unwrap().unwrap().unwrap();
+    }
 }
