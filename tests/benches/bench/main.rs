@@ -85,9 +85,9 @@ struct Plan {
     #[arg(long, default_value_t = 5, value_parser = at_least_one)]
     relay_rounds: usize,
     /// Size of a build's context, in MiB
-    #[arg(long, default_value_t = 256, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 1024, value_parser = at_least_one)]
     context_mib: usize,
-    /// How often it is sent each way
+    /// How often it is sent each way (without TLS every other time)
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     context_rounds: usize,
     /// How many leases live at once and do nothing [default: 120, or as many as there is memory for]

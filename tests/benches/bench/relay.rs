@@ -164,7 +164,7 @@ fn compare(part: &mut Part, streams: u64) {
         let goal = (pacing == Pacing::AsTheHost).then_some(Goal::AtLeast(0.9));
         let name = names(streams, pacing, "relay: so many times direct");
         part.value(&name, Unit::Times, ratio, goal);
-        let name = format!("of which {processors} processors allow at most");
+        let name = format!("the most that {processors} processors allow: so many times direct");
         let name = names(streams, pacing, &name);
         part.value(&name, Unit::Times, most, None);
     }
