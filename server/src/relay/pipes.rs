@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::carry::BUFFER_BYTES;
 
 /// What a pipe is to hold: packets of a machine take a page of it each. With half of it, two processors that sender,
-/// relay and receiver share carry a fourth less over eight streams, as each is woken for less; with twice as much
+/// relay and receiver share carry a fifth less over eight streams, as each is woken for less; with twice as much
 /// they carry no more. A stream whose receiver takes nothing keeps as much memory of the host.
 pub(super) const PIPE_BYTES: usize = 512 * 1024;
 
