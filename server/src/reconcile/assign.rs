@@ -1,4 +1,4 @@
-//! Hands a ready VM to a waiting lease: a certificate, a port, one transaction.
+//! Hands a ready VM to a waiting lease: a port, a certificate, one transaction.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use remote_docker_api::StepTiming;
 use time::OffsetDateTime;
 
-use super::jobs::timing;
+use super::jobs::{Context, timing};
 use super::perform::Write;
 use super::rows::{Handover, Wrote};
 use super::{Reconciler, Trouble};
 use crate::failpoint;
 use crate::lease::{Grant, LeaseRow, VmRow};
 use crate::numbers::Numbers;
+use crate::pki::VmCa;
 use crate::relay::Reservation;
 
 /// How much longer than its lease a client's certificate is good: clocks differ and are set, and the
@@ -36,20 +37,10 @@ impl Reconciler {
         let keyed = self.memory.keyed.get(&vm.id)?;
         let admitted = self.memory.admitted(vm.id, lease.egress)?;
         let expires_at = now + Duration::from_secs(lease.ttl_s.into());
-        // What others read goes by the clocks that they have.
-        let wall = self.context.clock.wall();
-        let until = wall + self.context.settings.longest_lease + CERTIFICATE_MARGIN;
-        let signed =
-            keyed
-                .ca
-                .sign_client(&lease.client_csr_pem, &lease.id.to_string(), wall, until);
-        let cert_pem = match signed {
-            Ok(cert_pem) => cert_pem,
-            Err(error) => {
-                // The request was checked when it came in, so this is a fault of ours.
-                tracing::error!(lease = %lease.id, error = &error as &dyn std::error::Error, "{} gets no certificate", lease.id);
-                return None;
-            }
+        let cert_pem = match &admitted.signed {
+            Some((of, cert_pem)) if *of == lease.id => cert_pem.clone(),
+            // It was to be another's when its wire was told.
+            _ => sign(&self.context, &keyed.ca, lease)?,
         };
         let warm = keyed.began_at < lease.created_at;
         let mut timings = Vec::new();
@@ -57,7 +48,7 @@ impl Reconciler {
             timings.push(timing_between("queue", lease.created_at, keyed.began_at));
             timings.extend(keyed.steps.iter().cloned());
         }
-        timings.push(timing("assign", admitted + began.elapsed()));
+        timings.push(timing("assign", admitted.took + began.elapsed()));
         let grant = Grant {
             vm: vm.id,
             port: reservation.port(),
@@ -115,6 +106,21 @@ impl Reconciler {
         self.note(Trouble::Ports, Some(why));
         None
     }
+}
+
+/// Signs a lease's request, so that its holder is let in.
+pub(super) fn sign(context: &Context, ca: &VmCa, lease: &LeaseRow) -> Option<String> {
+    // What others read goes by the clocks that they have.
+    let wall = context.clock.wall();
+    let until = wall + context.settings.longest_lease + CERTIFICATE_MARGIN;
+    let name = lease.id.to_string();
+    let signed = ca.sign_client(&lease.client_csr_pem, &name, wall, until);
+    signed
+        .inspect_err(|error| {
+            // The request was checked when it came in, so this is a fault of ours.
+            tracing::error!(lease = %lease.id, error = error as &dyn std::error::Error, "{} gets no certificate", lease.id);
+        })
+        .ok()
 }
 
 fn timing_between(step: &str, from: OffsetDateTime, to: OffsetDateTime) -> StepTiming {

@@ -3,9 +3,10 @@
 //! stand is in `upkeep.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use remote_docker_api::{Egress, StepTiming};
+use remote_docker_api::{Egress, LeaseId, StepTiming};
 use time::OffsetDateTime;
 
 use super::watch::{Monitor, Use};
@@ -32,9 +33,8 @@ pub(super) struct Memory {
     pub(super) stirred: BTreeSet<VmId>,
     pub(super) started: BTreeMap<VmId, Started>,
     pub(super) keyed: BTreeMap<VmId, Keyed>,
-    /// What the wires of VMs that nobody holds yet were told for the lease that is to get them, and how
-    /// long that took.
-    pub(super) admitted: BTreeMap<VmId, (Egress, Duration)>,
+    /// What the wires of VMs that nobody holds yet were told for the lease that is to get them.
+    pub(super) admitted: BTreeMap<VmId, Admitted>,
     pub(super) monitors: BTreeMap<VmId, Monitor>,
     /// The guests that can be asked: those with a monitor.
     pub(super) guests: Guests,
@@ -56,9 +56,20 @@ pub(super) struct Started {
     pub(super) steps: Vec<StepTiming>,
 }
 
+/// What a VM's wire was told.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) egress: Egress,
+    /// The certificate that was made meanwhile, and for which lease.
+    pub(super) signed: Option<(LeaseId, String)>,
+    /// How long both took.
+    pub(super) took: Duration,
+}
+
 /// A VM that can be handed to somebody.
 pub(super) struct Keyed {
-    pub(super) ca: VmCa,
+    /// Shared with the step that signs with it.
+    pub(super) ca: Arc<VmCa>,
     pub(super) ssh_host_key: Option<String>,
     pub(super) began_at: OffsetDateTime,
     pub(super) steps: Vec<StepTiming>,
@@ -161,11 +172,10 @@ impl Memory {
         stuck
     }
 
-    /// How long it took to tell the VM's wire that it may reach this; `None` when it was told nothing or
-    /// something else.
-    pub(super) fn admitted(&self, vm: VmId, egress: Egress) -> Option<Duration> {
-        let (told, took) = self.admitted.get(&vm)?;
-        (*told == egress).then_some(*took)
+    /// What the VM's wire was told; `None` when it was told nothing or something else than this.
+    pub(super) fn admitted(&self, vm: VmId, egress: Egress) -> Option<&Admitted> {
+        let admitted = self.admitted.get(&vm)?;
+        (admitted.egress == egress).then_some(admitted)
     }
 
     /// VMs that could not be destroyed and are left alone now.

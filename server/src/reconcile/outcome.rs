@@ -83,17 +83,15 @@ impl Reconciler {
             Outcome::Admitted {
                 vm,
                 key,
-                egress,
-                result: Ok(took),
+                result: Ok(admitted),
             } => {
                 self.memory.succeeded(&key);
-                self.memory.admitted.insert(vm, (egress, took));
+                self.memory.admitted.insert(vm, admitted);
             }
             Outcome::Admitted {
                 vm,
                 key,
                 result: Err(error),
-                ..
             } => {
                 self.admission_failed(vm, &key, &error);
             }

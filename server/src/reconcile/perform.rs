@@ -153,7 +153,12 @@ impl Reconciler {
     /// and is told anew for the next.
     fn admit(&mut self, lease: &LeaseRow, vm: &VmRow) {
         self.memory.admitted.remove(&vm.id);
-        let job = admit(self.context.clone(), vm.clone(), lease.egress);
+        // Without it the plan is of another moment.
+        let Some(keyed) = self.memory.keyed.get(&vm.id) else {
+            return;
+        };
+        let ca = keyed.ca.clone();
+        let job = admit(self.context.clone(), vm.clone(), lease.clone(), ca);
         self.spawn(vm.id, Work::Admits(lease.id), job);
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use remote_docker_api::LeaseId;
 
-use super::jobs::admit;
+use super::jobs::readmit;
 use super::mirror::News;
 use super::status::in_words;
 use super::{Reconciler, Trouble, Work};
@@ -113,7 +113,7 @@ impl Reconciler {
         for (lease, egress, vm) in held.collect::<Vec<_>>() {
             let id = vm.id;
             self.readmission.under_way.insert(id, lease);
-            let job = admit(self.context.clone(), vm, egress);
+            let job = readmit(self.context.clone(), id, egress);
             self.spawn(id, Work::Readmits, job);
         }
     }

@@ -1,5 +1,6 @@
 //! Activating → Ready: makes a running VM a machine of its own, or gives it up.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_protocol::Activation;
@@ -100,7 +101,7 @@ async fn run(context: &Context, vm: &VmRow, started: Started) -> Result<(Keyed, 
     failpoint::hit("vm-ready");
     Ok((
         Keyed {
-            ca,
+            ca: Arc::new(ca),
             ssh_host_key: ssh_host_key(&found),
             began_at: started.began_at,
             steps,

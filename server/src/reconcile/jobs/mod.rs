@@ -12,10 +12,10 @@ mod template;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remote_docker_api::{Egress, StepTiming};
+use remote_docker_api::StepTiming;
 
 use super::Settings;
-use super::memory::{Keyed, Started};
+use super::memory::{Admitted, Keyed, Started};
 use super::observation::Before;
 use crate::clock::Clock;
 use crate::guest::{GuestError, Link};
@@ -29,7 +29,7 @@ use crate::store::{Store, StoreError};
 pub(super) use activate::activate;
 #[cfg(test)]
 pub(super) use admit::ADMIT_LIMIT;
-pub(super) use admit::admit;
+pub(super) use admit::{admit, readmit};
 pub(super) use resume::resume;
 pub(super) use start::start;
 pub(super) use tear_down::tear_down;
@@ -64,12 +64,11 @@ pub(super) enum Outcome {
         cloned: bool,
         result: Result<Box<(Keyed, Link)>, Failed>,
     },
-    /// A machine that is ready for a lease; how long it took, if it was told.
+    /// A machine that is ready for a lease.
     Admitted {
         vm: VmId,
         key: PoolKey,
-        egress: Egress,
-        result: Result<Duration, Failed>,
+        result: Result<Admitted, Failed>,
     },
     /// A machine of an active lease, whether or not it could be told.
     Readmitted,
