@@ -23,7 +23,7 @@ use crate::audit::{Asked, Origin, Record};
 use crate::clock::random_bytes;
 use crate::failpoint;
 use crate::lease::{LeasePhase, LeaseRow, Quota};
-use crate::store::{Idempotency, Inserted, NewLease};
+use crate::store::{Idempotency, Inserted, LeaseNews, NewLease};
 
 /// How long a call that does not wait is held so that it can tell the new lease's place in the queue.
 const OUTLOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -43,11 +43,13 @@ pub(super) async fn create(
     let new = key.and_then(|key| new_lease(&api, &caller, &origin, key, request));
     let (new, wait) = new.inspect_err(|error| refused(&api, &caller, &origin, error))?;
     let line = Line::hold(api.clone(), new.id, repeatable);
+    // Before there is the lease, so that it need not be looked up.
+    let news = api.store.news_of(new.id);
     match api.store.insert_lease(&new).await? {
         Inserted::New(row) => {
             failpoint::hit("lease-inserted");
             tracing::info!(lease = %new.id, "lease {} is asked for", new.id);
-            follow(&api, Some(line), row, wait, StatusCode::CREATED).await
+            follow(&api, Some(line), row, news, wait, StatusCode::CREATED).await
         }
         Inserted::Known(row) => {
             // No lease has the drawn id, so nobody misses that line.
@@ -68,6 +70,7 @@ pub(super) async fn create(
 async fn again(api: &Arc<ApiState>, row: LeaseRow, wait: Duration) -> Result<Response, ApiError> {
     let line = Line::join(api.clone(), row.id, true);
     let id = row.id;
+    let news = api.store.news_of(id);
     // Looked at after the line was taken: whoever waits from here on, waits together with the first
     // caller or after it has gone.
     let row = api.store.lease(id).await?.ok_or(ApiError::Vanished(id))?;
@@ -77,11 +80,11 @@ async fn again(api: &Arc<ApiState>, row: LeaseRow, wait: Duration) -> Result<Res
     }
     if row.attended {
         line.depend();
-        return follow(api, Some(line), row, wait, StatusCode::OK).await;
+        return follow(api, Some(line), row, news, wait, StatusCode::OK).await;
     }
     // The first caller has its answer already: the lease stands without anybody on the line.
     line.answered();
-    follow(api, None, row, wait, StatusCode::OK).await
+    follow(api, None, row, news, wait, StatusCode::OK).await
 }
 
 /// Waits with the client for its machine, if it wants to, and answers. Without a line the lease is
@@ -90,6 +93,7 @@ async fn follow(
     api: &Arc<ApiState>,
     line: Option<Line>,
     row: LeaseRow,
+    news: LeaseNews,
     wait: Duration,
     granted: StatusCode,
 ) -> Result<Response, ApiError> {
@@ -99,7 +103,7 @@ async fn follow(
         await_outlook(api, row.id).await;
         return Ok(answer(api, StatusCode::ACCEPTED, row));
     }
-    match wait_until(api, row.id, wait, is_decided).await? {
+    match wait_until(api, row.id, news, wait, is_decided).await? {
         Waited::Arrived(row) if is_granted(&row) => {
             answered(line);
             Ok(answer(api, granted, row))

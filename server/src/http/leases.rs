@@ -59,7 +59,8 @@ pub(super) async fn show(
         row
     } else {
         let seen = row.generation;
-        match wait_until(&api, row.id, wait, |row| row.generation != seen).await? {
+        let news = api.store.news_of(row.id);
+        match wait_until(&api, row.id, news, wait, |row| row.generation != seen).await? {
             Waited::Arrived(row) | Waited::TimedOut(row) => row,
             Waited::Stopping => row,
         }

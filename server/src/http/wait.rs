@@ -1,5 +1,6 @@
 //! Waiting for the reconciler to bring a lease where a client wants it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use remote_docker_api::LeaseId;
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use super::ApiState;
 use super::error::ApiError;
 use crate::lease::LeaseRow;
+use crate::store::LeaseNews;
 
 /// How waiting ended.
 pub(super) enum Waited {
@@ -19,26 +21,27 @@ pub(super) enum Waited {
     Stopping,
 }
 
-/// Waits until `arrived` says so of the lease, at most for `longest`.
+/// Waits until `arrived` says so of the lease that the news are of, at most for `longest`.
 pub(super) async fn wait_until(
     api: &ApiState,
     id: LeaseId,
+    mut news: LeaseNews,
     longest: Duration,
     arrived: impl Fn(&LeaseRow) -> bool,
 ) -> Result<Waited, ApiError> {
     let deadline = Instant::now() + longest;
-    // Before the first look, so that no change falls between a look and the wait for the next.
-    let mut news = api.store.news_of(id);
     loop {
         let row = news.lease(&api.store).await?;
         let row = row.ok_or(ApiError::Vanished(id))?;
         if arrived(&row) {
-            return Ok(Waited::Arrived(row));
+            return Ok(Waited::Arrived(Arc::unwrap_or_clone(row)));
         }
         tokio::select! {
             biased;
             () = api.stopping.cancelled() => return Ok(Waited::Stopping),
-            () = tokio::time::sleep_until(deadline) => return Ok(Waited::TimedOut(row)),
+            () = tokio::time::sleep_until(deadline) => {
+                return Ok(Waited::TimedOut(Arc::unwrap_or_clone(row)));
+            }
             () = news.changed() => {}
         }
     }

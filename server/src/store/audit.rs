@@ -1,8 +1,8 @@
 //! Which events of leases the audit log does not have yet. They are marked when they are written, in the
 //! transaction of what they tell about, and unmarked when they are in its file.
 
-use async_trait::async_trait;
 use remote_docker_api::{EndReason, LeaseId};
+use rusqlite::params;
 
 use super::columns::Columns;
 use super::events::MOST_EVENTS;
@@ -88,18 +88,16 @@ struct Audited {
     events: Vec<(LeaseId, u64)>,
 }
 
-#[async_trait]
 impl Operation for Audited {
     type Answer = ();
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
         // Nobody is told: it concerns no one but the audit log.
         for (lease, seq) in &self.events {
-            sqlx::query("UPDATE lease_events SET audited = TRUE WHERE lease_id = $1 AND seq = $2")
-                .bind(lease.to_string())
-                .bind(i64::try_from(*seq).unwrap_or(i64::MAX))
-                .execute(&mut *change.connection)
-                .await?;
+            change.line.execute(
+                "UPDATE lease_events SET audited = TRUE WHERE lease_id = $1 AND seq = $2",
+                params![lease.to_string(), i64::try_from(*seq).unwrap_or(i64::MAX)],
+            )?;
         }
         Ok(())
     }

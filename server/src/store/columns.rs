@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use rusqlite::types::ValueRef;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, Type};
 use time::OffsetDateTime;
@@ -11,19 +12,79 @@ use time::OffsetDateTime;
 use super::StoreError;
 use super::words::Word;
 
+/// A row, whoever read it.
+#[derive(Clone, Copy)]
+pub(super) enum Record<'r> {
+    Reader(&'r SqliteRow),
+    Writer(&'r rusqlite::Row<'r>),
+}
+
+impl<'r> From<&'r SqliteRow> for Record<'r> {
+    fn from(row: &'r SqliteRow) -> Self {
+        Self::Reader(row)
+    }
+}
+
+impl<'r> From<&'r rusqlite::Row<'r>> for Record<'r> {
+    fn from(row: &'r rusqlite::Row<'r>) -> Self {
+        Self::Writer(row)
+    }
+}
+
+/// What a column is read as.
+pub(super) trait Cell<'r>: Sized + Decode<'r, Sqlite> + Type<Sqlite> {
+    /// `None` when it is something else.
+    fn read(value: ValueRef<'r>) -> Option<Self>;
+}
+
+impl Cell<'_> for i64 {
+    fn read(value: ValueRef<'_>) -> Option<Self> {
+        value.as_i64().ok()
+    }
+}
+
+impl Cell<'_> for bool {
+    fn read(value: ValueRef<'_>) -> Option<Self> {
+        Some(value.as_i64().ok()? != 0)
+    }
+}
+
+impl<'r> Cell<'r> for &'r str {
+    fn read(value: ValueRef<'r>) -> Option<Self> {
+        value.as_str().ok()
+    }
+}
+
+impl Cell<'_> for String {
+    fn read(value: ValueRef<'_>) -> Option<Self> {
+        value.as_str().ok().map(str::to_owned)
+    }
+}
+
+impl<'r, T: Cell<'r>> Cell<'r> for Option<T> {
+    fn read(value: ValueRef<'r>) -> Option<Self> {
+        match value {
+            ValueRef::Null => Some(None),
+            value => T::read(value).map(Some),
+        }
+    }
+}
+
 /// A row with its name for errors.
 pub(super) struct Columns<'r> {
-    row: &'r SqliteRow,
+    row: Record<'r>,
     table: &'static str,
     id: String,
 }
 
 impl<'r> Columns<'r> {
-    pub(super) fn new(table: &'static str, row: &'r SqliteRow) -> Self {
-        let id = row
-            .try_get("id")
+    pub(super) fn new(table: &'static str, row: impl Into<Record<'r>>) -> Self {
+        let (row, id) = (row.into(), String::new());
+        let mut columns = Self { row, table, id };
+        columns.id = columns
+            .get("id")
             .unwrap_or_else(|_| "(without id)".to_owned());
-        Self { row, table, id }
+        columns
     }
 
     /// The row is damaged in this way.
@@ -36,19 +97,26 @@ impl<'r> Columns<'r> {
     }
 
     /// A column as SQLite gives it.
-    pub(super) fn get<T>(&self, name: &str) -> Result<T, StoreError>
-    where
-        T: Decode<'r, Sqlite> + Type<Sqlite>,
-    {
-        let value = self.row.try_get(name);
-        value.map_err(|error| self.corrupt(error.to_string()))
+    pub(super) fn get<T: Cell<'r>>(&self, name: &str) -> Result<T, StoreError> {
+        match self.row {
+            Record::Reader(row) => {
+                let value = row.try_get(name);
+                value.map_err(|error| self.corrupt(error.to_string()))
+            }
+            Record::Writer(row) => {
+                let value = row.get_ref(name);
+                let value = value.map_err(|error| self.corrupt(error.to_string()))?;
+                let of_another_kind = || {
+                    let kind = value.data_type();
+                    self.corrupt(format!("`{name}` is of the kind {kind}, which it never is"))
+                };
+                T::read(value).ok_or_else(of_another_kind)
+            }
+        }
     }
 
     /// A column that the row's state demands.
-    pub(super) fn need<T>(&self, name: &str) -> Result<T, StoreError>
-    where
-        T: Decode<'r, Sqlite> + Type<Sqlite>,
-    {
+    pub(super) fn need<T: Cell<'r>>(&self, name: &str) -> Result<T, StoreError> {
         self.get::<Option<T>>(name)?
             .ok_or_else(|| self.corrupt(format!("`{name}` is missing in this state")))
     }

@@ -1,11 +1,11 @@
 //! What moves the deadlines of an active lease: heartbeats, extensions, warnings.
 
-use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseId};
-use sqlx::SqliteConnection;
+use rusqlite::params;
 use time::OffsetDateTime;
 
 use super::columns::micros;
+use super::line::Line;
 use super::rows;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError, locked};
@@ -117,12 +117,11 @@ struct Heartbeat {
     now: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for Heartbeat {
     type Answer = Moved;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
-        let Some(row) = by_id(change.connection, self.id).await? else {
+    fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
+        let Some(row) = by_id(change.line, self.id)? else {
             return Ok(Moved::Unknown);
         };
         if !is_active(&row) {
@@ -133,16 +132,13 @@ impl Operation for Heartbeat {
         }
         // An end for want of this heartbeat that is just being written loses the race. A clock that was
         // set back does not take an earlier heartbeat away.
-        let row = sqlx::query(
+        let row = change.line.one(
             "UPDATE leases SET generation = generation + 1, \
              heartbeat_at = CASE WHEN heartbeat_at > $1 THEN heartbeat_at ELSE $1 END \
              WHERE id = $2 RETURNING *",
-        )
-        .bind(micros(self.now))
-        .bind(self.id.to_string())
-        .fetch_one(&mut *change.connection)
-        .await?;
-        let row = rows::lease(&row)?;
+            params![micros(self.now), self.id.to_string()],
+            |row| rows::lease(row),
+        )?;
         change.wrote_lease(&row);
         Ok(Moved::Done(row))
     }
@@ -155,12 +151,11 @@ struct Extend {
     caller: Asked,
 }
 
-#[async_trait]
 impl Operation for Extend {
     type Answer = Moved;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
-        let Some(row) = by_id(change.connection, self.id).await? else {
+    fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
+        let Some(row) = by_id(change.line, self.id)? else {
             return Ok(Moved::Unknown);
         };
         match &row.phase {
@@ -171,15 +166,12 @@ impl Operation for Extend {
             }
             _ => return Ok(Moved::NotActive(row)),
         }
-        let row = sqlx::query(
+        let row = change.line.one(
             "UPDATE leases SET generation = generation + 1, expires_at = $1 WHERE id = $2 \
              RETURNING *",
-        )
-        .bind(micros(self.until))
-        .bind(self.id.to_string())
-        .fetch_one(&mut *change.connection)
-        .await?;
-        let row = rows::lease(&row)?;
+            params![micros(self.until), self.id.to_string()],
+            |row| rows::lease(row),
+        )?;
         change.wrote_lease(&row);
         change.tell_of(&self.caller, self.id, EventKind::Extended, self.now);
         Ok(Moved::Done(row))
@@ -193,26 +185,22 @@ struct Keep {
     caller: Asked,
 }
 
-#[async_trait]
 impl Operation for Keep {
     type Answer = Moved;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
-        let Some(row) = by_id(change.connection, self.id).await? else {
+    fn run(&self, change: &mut Change<'_>) -> Result<Moved, StoreError> {
+        let Some(row) = by_id(change.line, self.id)? else {
             return Ok(Moved::Unknown);
         };
         if !is_active(&row) {
             return Ok(Moved::NotActive(row));
         }
-        let row = sqlx::query(
+        let row = change.line.one(
             "UPDATE leases SET generation = generation + 1, expires_at = $1, keepalive_s = NULL, \
              idle_s = NULL WHERE id = $2 RETURNING *",
-        )
-        .bind(micros(self.until))
-        .bind(self.id.to_string())
-        .fetch_one(&mut *change.connection)
-        .await?;
-        let row = rows::lease(&row)?;
+            params![micros(self.until), self.id.to_string()],
+            |row| rows::lease(row),
+        )?;
         change.wrote_lease(&row);
         change.tell_of(&self.caller, self.id, EventKind::Kept, self.now);
         Ok(Moved::Done(row))
@@ -227,22 +215,17 @@ struct Warn {
     now: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for Warn {
     type Answer = Option<LeaseRow>;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
-        let row = sqlx::query(
+    fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+        let row = change.line.first(
             "UPDATE leases SET generation = generation + 1, warned_of = $1 \
              WHERE id = $2 AND generation = $3 AND state = 'active' RETURNING *",
-        )
-        .bind(micros(self.of))
-        .bind(self.id.to_string())
-        .bind(self.generation)
-        .fetch_optional(&mut *change.connection)
-        .await?;
+            params![micros(self.of), self.id.to_string(), self.generation],
+            |row| rows::lease(row),
+        )?;
         let Some(row) = row else { return Ok(None) };
-        let row = rows::lease(&row)?;
         change.wrote_lease(&row);
         let detail = Some(self.detail.as_str());
         change.tell(self.id, EventKind::Warning, detail, self.now);
@@ -254,13 +237,10 @@ fn is_active(row: &LeaseRow) -> bool {
     matches!(row.phase, LeasePhase::Active(_)) && row.end_wish.is_none()
 }
 
-async fn by_id(
-    connection: &mut SqliteConnection,
-    id: LeaseId,
-) -> Result<Option<LeaseRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM leases WHERE id = $1")
-        .bind(id.to_string())
-        .fetch_optional(connection)
-        .await?;
-    row.as_ref().map(rows::lease).transpose()
+fn by_id(line: &Line, id: LeaseId) -> Result<Option<LeaseRow>, StoreError> {
+    line.first(
+        "SELECT * FROM leases WHERE id = $1",
+        params![id.to_string()],
+        |row| rows::lease(row),
+    )
 }

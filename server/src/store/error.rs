@@ -6,6 +6,9 @@ use sqlx::migrate::MigrateError;
 
 use crate::lease::IllegalTransition;
 
+/// What a library said.
+type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
 /// The store could not do what it was asked for. A lost race is not among these: methods answer it
 /// with `None`.
 ///
@@ -17,16 +20,16 @@ pub enum StoreError {
         "the database cannot be opened or created; check that its folder exists and belongs to the \
          server's user"
     )]
-    Open(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    Open(#[source] Cause),
     /// The file holds something else, or was damaged.
     #[error(
         "the database file is damaged or no SQLite database; the server will not touch it: move it \
          away to start with an empty one, which gives up the leases in it"
     )]
-    NotADatabase(#[source] Arc<sqlx::Error>),
+    NotADatabase(#[source] Cause),
     /// The file may not be written to.
     #[error("the database cannot be written to; check the owner and mode of its file and folder")]
-    ReadOnly(#[source] Arc<sqlx::Error>),
+    ReadOnly(#[source] Cause),
     /// A newer program made the tables.
     #[error(
         "the database was made by a newer version of this server (it has schema change {version}, \
@@ -41,10 +44,10 @@ pub enum StoreError {
     Schema(#[source] Arc<MigrateError>),
     /// No space is left.
     #[error("the disk that holds the database is full; free some space, nothing was lost")]
-    DiskFull(#[source] Arc<sqlx::Error>),
+    DiskFull(#[source] Cause),
     /// Another process holds the file for too long.
     #[error("the database is locked by another process; end whatever else has it open")]
-    Locked(#[source] Arc<sqlx::Error>),
+    Locked(#[source] Cause),
     /// A row says something that this program never writes.
     #[error(
         "row {id} of table `{table}` in the database is damaged: {what}; stop the server and repair \
@@ -76,7 +79,7 @@ pub enum StoreError {
     Closed,
     /// Anything else that the database answers.
     #[error("the database refused a statement")]
-    Sql(#[source] Arc<sqlx::Error>),
+    Sql(#[source] Cause),
 }
 
 /// SQLite's result codes that are told apart (sqlite.org/rescode.html). The low byte is the primary
@@ -95,14 +98,27 @@ impl From<sqlx::Error> for StoreError {
         let code = error
             .as_database_error()
             .and_then(|db| db.code()?.parse::<i32>().ok());
-        let error = Arc::new(error);
+        Self::of(code, Arc::new(error))
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error().map(|error| error.extended_code);
+        Self::of(code, Arc::new(error))
+    }
+}
+
+impl StoreError {
+    /// What SQLite's result code means.
+    fn of(code: Option<i32>, cause: Cause) -> Self {
         match code.map(|code| code & 0xff) {
-            Some(code::BUSY) => Self::Locked(error),
-            Some(code::READONLY) => Self::ReadOnly(error),
-            Some(code::CORRUPT | code::NOTADB) => Self::NotADatabase(error),
-            Some(code::FULL) => Self::DiskFull(error),
-            Some(code::CANTOPEN) => Self::Open(error),
-            _ => Self::Sql(error),
+            Some(code::BUSY) => Self::Locked(cause),
+            Some(code::READONLY) => Self::ReadOnly(cause),
+            Some(code::CORRUPT | code::NOTADB) => Self::NotADatabase(cause),
+            Some(code::FULL) => Self::DiskFull(cause),
+            Some(code::CANTOPEN) => Self::Open(cause),
+            _ => Self::Sql(cause),
         }
     }
 }

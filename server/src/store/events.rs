@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseEvent, LeaseId};
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::ToSql;
 use time::OffsetDateTime;
 
 use super::audit::TOLD;
-use super::columns::{Columns, micros};
+use super::columns::{Columns, Record, micros};
 use super::leases::json;
+use super::line::Line;
 use super::words::Word;
 use super::writer::{Change, Operation};
 use super::{Store, StoreError};
@@ -55,7 +54,7 @@ impl Store {
 }
 
 /// One event, of a row that calls its lease `id`.
-pub(super) fn event(row: &SqliteRow) -> Result<LeaseEvent, StoreError> {
+pub(super) fn event<'r>(row: impl Into<Record<'r>>) -> Result<LeaseEvent, StoreError> {
     let columns = Columns::new("lease_events", row);
     Ok(LeaseEvent {
         seq: columns.number("seq")?,
@@ -70,15 +69,14 @@ struct Progress {
     now: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for Progress {
     type Answer = ();
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
         let mut waiting = BTreeSet::new();
         for some in self.progress.chunks(MOST_IN_A_STATEMENT) {
             let ids: Vec<LeaseId> = some.iter().map(|(lease, _)| *lease).collect();
-            waiting.extend(those_that_wait(change.connection, &ids).await?);
+            waiting.extend(those_that_wait(change.line, &ids)?);
         }
         for (lease, kind) in &self.progress {
             if waiting.contains(lease) {
@@ -90,23 +88,19 @@ impl Operation for Progress {
 }
 
 /// Those of so many leases at most that wait.
-async fn those_that_wait(
-    connection: &mut SqliteConnection,
-    ids: &[LeaseId],
-) -> Result<Vec<LeaseId>, StoreError> {
+fn those_that_wait(line: &Line, ids: &[LeaseId]) -> Result<Vec<LeaseId>, StoreError> {
     let Some(last) = ids.last() else {
         return Ok(Vec::new());
     };
     let count = ids.len().next_power_of_two();
     let statement = &STATEMENTS.waiting[count.ilog2() as usize];
-    let mut query = sqlx::query(statement);
     // To name one twice changes nothing.
-    for id in ids.iter().chain(std::iter::repeat(last)).take(count) {
-        query = query.bind(id.to_string());
-    }
-    let rows = query.fetch_all(connection).await?;
-    let id = |row| Columns::new("leases", row).parse("id");
-    rows.iter().map(id).collect()
+    let ids = ids.iter().chain(std::iter::repeat(last)).take(count);
+    let ids: Vec<String> = ids.map(LeaseId::to_string).collect();
+    let parameters: Vec<&dyn ToSql> = ids.iter().map(|id| id as &dyn ToSql).collect();
+    line.all(statement, &parameters, |row| {
+        Columns::new("leases", row).parse("id")
+    })
 }
 
 /// Something that happened to a lease and is to be written.
@@ -120,11 +114,21 @@ pub(super) struct NewEvent {
     pub(super) at: OffsetDateTime,
 }
 
+impl NewEvent {
+    /// What stands in its row.
+    fn values(&self) -> (String, i64, &str, Option<&str>, Option<String>) {
+        (
+            self.lease.to_string(),
+            micros(self.at),
+            self.kind.word(),
+            self.detail.as_deref(),
+            self.caller.as_ref().map(json),
+        )
+    }
+}
+
 /// Adds events to what happened to their leases, in this order.
-pub(super) async fn write(
-    connection: &mut SqliteConnection,
-    events: &[NewEvent],
-) -> Result<(), StoreError> {
+pub(super) fn write(line: &Line, events: &[NewEvent]) -> Result<(), StoreError> {
     let mut rest = events;
     while !rest.is_empty() {
         // Each gets the number after the last that is there: two of one lease need two statements.
@@ -133,16 +137,12 @@ pub(super) async fn write(
         let some = some.take_while(|event| leases.insert(event.lease)).count();
         let power = some.ilog2();
         let (now, later) = rest.split_at(1 << power);
-        let mut query = sqlx::query(&STATEMENTS.insert[power as usize]);
-        for event in now {
-            query = query
-                .bind(event.lease.to_string())
-                .bind(micros(event.at))
-                .bind(event.kind.word())
-                .bind(event.detail.as_deref())
-                .bind(event.caller.as_ref().map(json));
-        }
-        query.execute(&mut *connection).await?;
+        let values: Vec<_> = now.iter().map(NewEvent::values).collect();
+        let parameters = values.iter().flat_map(|(lease, at, kind, detail, caller)| {
+            [lease as &dyn ToSql, at, kind, detail, caller]
+        });
+        let parameters: Vec<&dyn ToSql> = parameters.collect();
+        line.execute(&STATEMENTS.insert[power as usize], &parameters)?;
         rest = later;
     }
     Ok(())

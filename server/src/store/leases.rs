@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use async_trait::async_trait;
 use remote_docker_api::{Egress, EndReason, EventKind, LeaseId};
+use rusqlite::params;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::columns::{Columns, kept, micros};
+use super::line::Line;
 use super::rows;
 use super::words::Word;
 use super::writer::{Change, Operation};
@@ -160,14 +161,13 @@ impl Store {
 
 struct Insert(NewLease);
 
-#[async_trait]
 impl Operation for Insert {
     type Answer = Inserted;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Inserted, StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<Inserted, StoreError> {
         let Self(new) = self;
         if let Some(idempotency) = &new.idempotency
-            && let Some(known) = known(change.connection, &new.project, idempotency).await?
+            && let Some(known) = known(change.line, &new.project, idempotency)?
         {
             return Ok(known);
         }
@@ -175,33 +175,33 @@ impl Operation for Insert {
             Some(idempotency) => (Some(&idempotency.key), Some(&idempotency.digest)),
             None => (None, None),
         };
-        sqlx::query(
+        change.line.execute(
             "INSERT INTO leases (id, node_id, generation, project, engine, size, ttl_s, \
              keepalive_s, idle_s, idempotency_key, request_digest, labels, client_csr_pem, \
              created_at, wait_until, attended, asked, egress, asked_token, state) \
              VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
              $17, $18, 'waiting')",
-        )
-        .bind(new.id.to_string())
-        .bind(change.node.to_string())
-        .bind(&new.project)
-        .bind(&new.key.engine)
-        .bind(&new.key.size)
-        .bind(new.ttl_s)
-        .bind(new.keepalive_s)
-        .bind(new.idle_s)
-        .bind(name)
-        .bind(digest)
-        .bind(json(&new.labels))
-        .bind(&new.client_csr_pem)
-        .bind(micros(new.created_at))
-        .bind(micros(new.wait_until))
-        .bind(new.attended)
-        .bind(json(&new.asked))
-        .bind(new.egress.word())
-        .bind(new.asked_token.as_ref().map(TokenHash::to_string))
-        .execute(&mut *change.connection)
-        .await?;
+            params![
+                new.id.to_string(),
+                change.node.to_string(),
+                new.project,
+                new.key.engine,
+                new.key.size,
+                new.ttl_s,
+                new.keepalive_s,
+                new.idle_s,
+                name,
+                digest,
+                json(&new.labels),
+                new.client_csr_pem,
+                micros(new.created_at),
+                micros(new.wait_until),
+                new.attended,
+                json(&new.asked),
+                new.egress.word(),
+                new.asked_token.as_ref().map(TokenHash::to_string),
+            ],
+        )?;
         let row = LeaseRow {
             id: new.id,
             generation: 1,
@@ -232,72 +232,69 @@ struct WishEnd {
     by: Option<Asked>,
 }
 
-#[async_trait]
 impl Operation for WishEnd {
     type Answer = Wish;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Wish, StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<Wish, StoreError> {
         // A new generation, so that a machine on its way to this lease is not spent on it.
-        let row = sqlx::query(
+        let row = change.line.first(
             "UPDATE leases SET end_wish = $1, end_wish_by = $3, generation = generation + 1 \
              WHERE id = $2 AND end_wish IS NULL AND state IN ('waiting', 'active') RETURNING *",
-        )
-        .bind(self.reason.word())
-        .bind(self.id.to_string())
-        .bind(self.by.as_ref().map(json))
-        .fetch_optional(&mut *change.connection)
-        .await?;
+            params![
+                self.reason.word(),
+                self.id.to_string(),
+                self.by.as_ref().map(json)
+            ],
+            |row| rows::lease(row),
+        )?;
         if let Some(row) = &row {
-            change.wrote_lease(&rows::lease(row)?);
+            change.wrote_lease(row);
             return Ok(Wish::Recorded);
         }
-        let known = sqlx::query("SELECT id FROM leases WHERE id = $1")
-            .bind(self.id.to_string())
-            .fetch_optional(&mut *change.connection)
-            .await?;
-        Ok(known.map_or(Wish::Unknown, |_| Wish::AlreadyEnding))
+        let known = change.line.first(
+            "SELECT id FROM leases WHERE id = $1",
+            params![self.id.to_string()],
+            |_| Ok(()),
+        )?;
+        Ok(known.map_or(Wish::Unknown, |()| Wish::AlreadyEnding))
     }
 }
 
 struct Startup;
 
-#[async_trait]
 impl Operation for Startup {
     type Answer = u64;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<u64, StoreError> {
-        let done = sqlx::query(
+    fn run(&self, change: &mut Change<'_>) -> Result<u64, StoreError> {
+        let done = change.line.execute(
             "UPDATE leases SET end_wish = $1, generation = generation + 1 \
              WHERE node_id = $2 AND state <> 'ended' AND state = 'waiting' AND attended = TRUE \
              AND end_wish IS NULL AND idempotency_key IS NULL",
-        )
-        .bind(EndReason::ClientGone.word())
-        .bind(change.node.to_string())
-        .execute(&mut *change.connection)
-        .await?;
+            params![EndReason::ClientGone.word(), change.node.to_string()],
+        )?;
         change.wrote_all();
-        Ok(done.rows_affected())
+        Ok(done as u64)
     }
 }
 
 /// The lease that a request with this idempotency key made before.
-async fn known(
-    connection: &mut SqliteConnection,
+fn known(
+    line: &Line,
     project: &str,
     idempotency: &Idempotency,
 ) -> Result<Option<Inserted>, StoreError> {
-    let row = sqlx::query("SELECT * FROM leases WHERE project = $1 AND idempotency_key = $2")
-        .bind(project)
-        .bind(&idempotency.key)
-        .fetch_optional(connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let digest: Option<&str> = Columns::new("leases", &row).get("request_digest")?;
-    Ok(Some(if digest == Some(&idempotency.digest) {
-        Inserted::Known(rows::lease(&row)?)
-    } else {
-        Inserted::Conflict
-    }))
+    line.first(
+        "SELECT * FROM leases WHERE project = $1 AND idempotency_key = $2",
+        params![project, idempotency.key],
+        |row| {
+            let digest: Option<&str> = Columns::new("leases", row).get("request_digest")?;
+            Ok(if digest == Some(&idempotency.digest) {
+                Inserted::Known(rows::lease(row)?)
+            } else {
+                Inserted::Conflict
+            })
+        },
+    )
 }
 
 /// All of this node that have not ended, oldest first.
@@ -331,18 +328,15 @@ pub(super) async fn ports(
 }
 
 /// Deletes leases that ended before this moment.
-pub(super) async fn prune(
-    connection: &mut SqliteConnection,
+pub(super) fn prune(
+    line: &Line,
     node: InstallId,
     before: OffsetDateTime,
-) -> Result<u64, StoreError> {
-    let done =
-        sqlx::query("DELETE FROM leases WHERE node_id = $1 AND state = 'ended' AND ended_at < $2")
-            .bind(node.to_string())
-            .bind(micros(before))
-            .execute(connection)
-            .await?;
-    Ok(done.rows_affected())
+) -> Result<usize, StoreError> {
+    line.execute(
+        "DELETE FROM leases WHERE node_id = $1 AND state = 'ended' AND ended_at < $2",
+        params![node.to_string(), micros(before)],
+    )
 }
 
 /// Texts and lists of texts always have a JSON form.

@@ -9,8 +9,11 @@ mod columns;
 mod deadlines;
 mod error;
 mod events;
+mod keeper;
 mod leases;
+mod line;
 mod news;
+mod opening;
 mod reserve;
 mod rows;
 mod schema;
@@ -37,13 +40,9 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use remote_docker_api::LeaseId;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -52,13 +51,10 @@ use crate::ids::InstallId;
 use crate::lease::{LeaseRow, VmRow};
 
 use news::News;
+use opening::Opening;
 use reserve::Reserve;
 use writer::{Change, Desk, Operation, Writer};
 
-/// How long a statement waits for another connection's write to end.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// With so many pages of 4 KiB SQLite begins its write-ahead log anew: 16 MiB.
-const LOG_PAGES: &str = "4096";
 /// Reads go on beside the one writer that SQLite allows, which has a connection of its own.
 const READERS: u32 = 4;
 
@@ -103,7 +99,7 @@ impl Store {
             .create(true)
             .mode(0o600)
             .open(path);
-        Self::open_with(options(path)).await
+        Self::open_with(Opening::new(path)).await
     }
 
     /// Sets disk space aside for what is to be written when none is left; see [`Reserve`].
@@ -113,8 +109,8 @@ impl Store {
         let _ = tokio::task::spawn_blocking(move || reserve.top_up()).await;
     }
 
-    async fn open_with(options: SqliteConnectOptions) -> Result<Self, StoreError> {
-        let reserve = Arc::new(Reserve::new(options.get_filename()));
+    async fn open_with(opening: Opening) -> Result<Self, StoreError> {
+        let reserve = Arc::new(Reserve::new(opening.path()));
         let pool = SqlitePoolOptions::new()
             .max_connections(READERS)
             // The connection is a file of this process: it does not break between two uses.
@@ -122,12 +118,12 @@ impl Store {
             // The write-ahead log goes with the last connection, and with it the space set aside.
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_with(options.clone())
+            .connect_with(opening.reader())
             .await?;
         schema::migrate(&pool).await?;
         let install = install_id(&pool).await?;
         let news = Arc::new(News::default());
-        let (desk, writer) = Writer::start(options, install, news.clone())?;
+        let (desk, writer) = Writer::start(opening, install, news.clone(), reserve.clone())?;
         let store = Self {
             pool,
             install,
@@ -223,6 +219,12 @@ impl Store {
         desk.write(operation).await
     }
 
+    /// How many statements the writer carried out so far. To ask costs some as well.
+    #[cfg(test)]
+    pub(crate) async fn statements(&self) -> u64 {
+        self.write(Statements).await.unwrap()
+    }
+
     /// What was to be written since this was asked last, by the names of the operations.
     #[cfg(test)]
     pub(crate) fn take_orders(&self) -> Vec<&'static str> {
@@ -232,40 +234,38 @@ impl Store {
     }
 }
 
+/// Asks the writer how many statements it carried out, those of this question included.
+#[cfg(test)]
+struct Statements;
+
+#[cfg(test)]
+impl Operation for Statements {
+    type Answer = u64;
+
+    fn run(&self, change: &mut Change<'_>) -> Result<u64, StoreError> {
+        Ok(change.line.statements())
+    }
+}
+
 struct Prune {
     before: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for Prune {
     type Answer = u64;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<u64, StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<u64, StoreError> {
         // Leases first: they refer to VMs.
-        let leases = leases::prune(change.connection, change.node, self.before).await?;
-        let vms = vms::prune(change.connection, change.node, self.before).await?;
+        let leases = leases::prune(change.line, change.node, self.before)?;
+        let vms = vms::prune(change.line, change.node, self.before)?;
         change.wrote();
-        Ok(leases + vms)
+        Ok((leases + vms) as u64)
     }
 }
 
 /// Nothing that holds one of these locks panics.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
-        .journal_mode(SqliteJournalMode::Wal)
-        // Whoever commits waits while the log is taken into the database, which flushes the disk twice.
-        .pragma("wal_autocheckpoint", LOG_PAGES)
-        // A commit survives the death of the server, though not a power cut, which no VM survives
-        // either. It saves a disk flush at every step of a lease.
-        .synchronous(SqliteSynchronous::Normal)
 }
 
 /// Reads the installation's id, or draws it in a new database.

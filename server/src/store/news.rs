@@ -96,7 +96,7 @@ pub struct LeaseNews {
     id: LeaseId,
     told: watch::Receiver<Told>,
     /// As it was in the database when it was looked up there.
-    read: Option<LeaseRow>,
+    read: Option<Arc<LeaseRow>>,
     news: Arc<News>,
 }
 
@@ -109,17 +109,18 @@ impl LeaseNews {
         }
     }
 
-    /// The lease as the last commit left it: looked up only when no commit has told that.
+    /// The lease as the last commit left it: looked up only when no commit has told that. Whoever had
+    /// this before the lease was made never has to.
     ///
     /// # Errors
     /// When the database fails or the row is damaged.
-    pub async fn lease(&mut self, store: &Store) -> Result<Option<LeaseRow>, StoreError> {
+    pub async fn lease(&mut self, store: &Store) -> Result<Option<Arc<LeaseRow>>, StoreError> {
         match (self.told.borrow().clone(), &self.read) {
-            (Told::Row(row), _) => return Ok(Some(Arc::unwrap_or_clone(row))),
+            (Told::Row(row), _) => return Ok(Some(row)),
             (Told::Nothing, Some(row)) => return Ok(Some(row.clone())),
             (Told::Nothing | Told::Unknown, _) => {}
         }
-        self.read = store.lease(self.id).await?;
+        self.read = store.lease(self.id).await?.map(Arc::new);
         Ok(self.read.clone())
     }
 }

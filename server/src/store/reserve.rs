@@ -10,12 +10,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-/// For the write-ahead log, in bytes. SQLite begins it anew when it has 16 MiB, unless a reader is in
-/// the way.
+/// For the write-ahead log, in bytes. SQLite begins it anew when it has 12 MiB, or 24 at most, unless a
+/// reader is in the way.
 const LOG: u64 = 32 << 20;
 
 /// For the database itself, in bytes beyond its end: some thousand leases.
@@ -38,7 +38,7 @@ struct Part {
     /// How much it is to have, in bytes: in all, or beyond its end.
     wanted: u64,
     beyond: bool,
-    file: Option<File>,
+    file: Option<Arc<File>>,
 }
 
 impl Reserve {
@@ -82,6 +82,21 @@ impl Reserve {
     }
 }
 
+impl Reserve {
+    /// Has what was written into the database brought to the disk. Nothing depends on it: SQLite does the same
+    /// before it counts on it, and finds little to do then.
+    pub(super) fn flush(&self) {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = parts.iter().find(|part| part.beyond);
+        let file = database.and_then(|part| part.file.clone());
+        // Whoever sets space aside need not wait for the disk.
+        drop(parts);
+        if let Some(file) = file {
+            let _ = file.sync_data();
+        }
+    }
+}
+
 impl Part {
     /// Gives blocks to the file. Its length stays.
     fn top_up(&mut self) -> io::Result<()> {
@@ -91,17 +106,17 @@ impl Part {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        let same = |file: &File| {
+        let same = |file: &Arc<File>| {
             let held = file.metadata();
             held.is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
         };
         let file = match self.file.take().filter(same) {
             Some(file) => file,
-            None => OpenOptions::new().write(true).open(&self.path)?,
+            None => Arc::new(OpenOptions::new().write(true).open(&self.path)?),
         };
         let length = if self.beyond { there.len() } else { 0 };
         let end = i64::try_from(length + self.wanted).unwrap_or(i64::MAX);
-        let done = fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, end);
+        let done = fallocate(&*file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, end);
         self.file = Some(file);
         Ok(done?)
     }

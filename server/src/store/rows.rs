@@ -1,10 +1,9 @@
 //! Rows of the tables as the core's types.
 
 use remote_docker_api::LeaseId;
-use sqlx::sqlite::SqliteRow;
 
 use super::StoreError;
-use super::columns::Columns;
+use super::columns::{Columns, Record};
 use crate::ids::{Slot, VmId};
 use crate::lease::{DestroyReason, Grant, LeaseEnd, LeasePhase, LeaseRow, PoolKey, VmPhase, VmRow};
 
@@ -47,7 +46,7 @@ fn key(columns: &Columns<'_>) -> Result<PoolKey, StoreError> {
 }
 
 /// A row of `vms`.
-pub(super) fn vm(row: &SqliteRow) -> Result<VmRow, StoreError> {
+pub(super) fn vm<'r>(row: impl Into<Record<'r>>) -> Result<VmRow, StoreError> {
     let columns = Columns::new("vms", row);
     let phase = match columns.need("state")? {
         state::PLANNED => VmPhase::Planned,
@@ -77,7 +76,7 @@ pub(super) fn vm(row: &SqliteRow) -> Result<VmRow, StoreError> {
 }
 
 /// A row of `leases`.
-pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
+pub(super) fn lease<'r>(row: impl Into<Record<'r>>) -> Result<LeaseRow, StoreError> {
     let columns = Columns::new("leases", row);
     let phase = match columns.need("state")? {
         state::WAITING => LeasePhase::Waiting,

@@ -3,10 +3,11 @@
 //! The writer reads it once and keeps it up to date by what it writes itself. When another connection
 //! wrote, or a transaction was rolled back, it is read again.
 
-use sqlx::SqliteConnection;
+use rusqlite::params;
 
 use super::StoreError;
 use super::columns::Columns;
+use super::line::Line;
 use crate::ids::InstallId;
 use crate::lease::{Budget, VmRow};
 use crate::numbers::Numbers;
@@ -22,21 +23,20 @@ impl Taken {
     ///
     /// # Errors
     /// When the database fails or a row is damaged.
-    pub(super) async fn read(
-        connection: &mut SqliteConnection,
-        node: InstallId,
-    ) -> Result<Self, StoreError> {
-        let rows = sqlx::query(
+    pub(super) fn read(line: &Line, node: InstallId) -> Result<Self, StoreError> {
+        let vms = line.all(
             "SELECT id, slot, memory_mib FROM vms WHERE node_id = $1 AND state <> 'gone'",
-        )
-        .bind(node.to_string())
-        .fetch_all(connection)
-        .await?;
+            params![node.to_string()],
+            |row| {
+                let columns = Columns::new("vms", row);
+                let memory_mib: u64 = columns.number("memory_mib")?;
+                Ok((memory_mib, columns.number("slot")?))
+            },
+        )?;
         let mut taken = Self::default();
-        for row in &rows {
-            let columns = Columns::new("vms", row);
-            taken.memory_mib += columns.number::<u64>("memory_mib")?;
-            taken.slots.insert(columns.number("slot")?);
+        for (memory_mib, slot) in vms {
+            taken.memory_mib += memory_mib;
+            taken.slots.insert(slot);
         }
         Ok(taken)
     }

@@ -1,8 +1,7 @@
 //! The transitions of a lease, each together with that of its VM.
 
-use async_trait::async_trait;
 use remote_docker_api::{EndReason, EventKind, LeaseId};
-use sqlx::sqlite::SqliteRow;
+use rusqlite::params;
 use time::OffsetDateTime;
 
 use super::columns::{kept, micros};
@@ -125,51 +124,52 @@ struct Assign {
     now: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for Assign {
     type Answer = Option<LeaseRow>;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let grant = &self.grant;
+        let (lease_id, vm_id) = (self.lease.to_string(), grant.vm.to_string());
         // Both rows and the port are looked at before anything is written, so that a lost race never
-        // meets the unique indexes. The VM follows its lease: one call for two statements.
-        let both = sqlx::query(concat!(
+        // meets the unique indexes. The VM follows its lease.
+        let lease = change.line.first(
             "UPDATE leases SET generation = generation + 1, state = 'active', vm_id = $1, \
              port = $2, ca_pem = $3, cert_pem = $4, ready_at = $5, expires_at = $6, warm = $7, \
              timings = $8, heartbeat_at = $9, ssh_host_key = $10 \
              WHERE id = $11 AND generation = $12 AND state = 'waiting' \
              AND EXISTS (SELECT 1 FROM vms WHERE id = $1 AND generation = $13 AND state = 'ready') \
              AND NOT EXISTS (SELECT 1 FROM leases AS other WHERE other.node_id = $14 \
-             AND other.port = $2) RETURNING *; ",
+             AND other.port = $2) RETURNING *",
+            params![
+                vm_id,
+                grant.port,
+                grant.ca_pem,
+                grant.cert_pem,
+                micros(grant.ready_at),
+                micros(grant.expires_at),
+                grant.warm,
+                json(&grant.timings),
+                micros(grant.heartbeat_at),
+                grant.ssh_host_key,
+                lease_id,
+                self.lease_generation,
+                self.vm_generation,
+                change.node.to_string(),
+            ],
+            |row| rows::lease(row),
+        )?;
+        let Some(lease) = lease else { return Ok(None) };
+        let vm = change.line.first(
             vms::returning!(
-                "UPDATE vms SET generation = generation + 1, state = 'assigned', lease_id = $11, \
-                 phase_since = $15 WHERE id = $1 AND generation = $13 AND state = 'ready' \
-                 AND EXISTS (SELECT 1 FROM leases WHERE id = $11 AND vm_id = $1 \
-                 AND state = 'active')"
-            )
-        ))
-        .bind(grant.vm.to_string())
-        .bind(grant.port)
-        .bind(&grant.ca_pem)
-        .bind(&grant.cert_pem)
-        .bind(micros(grant.ready_at))
-        .bind(micros(grant.expires_at))
-        .bind(grant.warm)
-        .bind(json(&grant.timings))
-        .bind(micros(grant.heartbeat_at))
-        .bind(&grant.ssh_host_key)
-        .bind(self.lease.to_string())
-        .bind(self.lease_generation)
-        .bind(self.vm_generation)
-        .bind(change.node.to_string())
-        .bind(micros(self.now))
-        .fetch_all(&mut *change.connection)
-        .await?;
-        let Some(row) = wrote_both(change, &both)? else {
-            return Ok(None);
-        };
+                "UPDATE vms SET generation = generation + 1, state = 'assigned', lease_id = $2, \
+                 phase_since = $4 WHERE id = $1 AND generation = $3 AND state = 'ready'"
+            ),
+            params![vm_id, lease_id, self.vm_generation, micros(self.now)],
+            |row| rows::vm(row),
+        )?;
+        wrote_both(change, &lease, vm);
         change.tell(self.lease, EventKind::Ready, None, self.now);
-        Ok(Some(row))
+        Ok(Some(lease))
     }
 }
 
@@ -189,61 +189,55 @@ struct End {
     now: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for End {
     type Answer = Option<LeaseRow>;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let destroyed = match self.reason {
             EndReason::VmLost => DestroyReason::Lost,
             _ => DestroyReason::LeaseEnded,
         };
         // The lease's own compare-and-set protects the VM: it leaves *assigned* in this way only.
-        let both = sqlx::query(concat!(
+        let lease_id = self.lease.to_string();
+        let lease = change.line.first(
             "UPDATE leases SET generation = generation + 1, state = 'ending', end_reason = $1, \
              end_detail = $2 WHERE id = $3 AND state = $4 AND COALESCE(end_wish, $1) = $1 \
-             AND ($5 IS NULL OR expires_at = $5) AND ($6 IS NULL OR heartbeat_at = $6) RETURNING *; ",
-            vms::returning!(
-                "UPDATE vms SET generation = generation + 1, state = 'destroying', reason = $7, \
-                 phase_since = $8 WHERE id = $9 AND lease_id = $3 AND state = 'assigned' \
-                 AND EXISTS (SELECT 1 FROM leases WHERE id = $3 AND state = 'ending')"
+             AND ($5 IS NULL OR expires_at = $5) AND ($6 IS NULL OR heartbeat_at = $6) RETURNING *",
+            params![
+                self.reason.word(),
+                self.detail,
+                lease_id,
+                self.from,
+                self.expires_at.map(micros),
+                self.heartbeat_at.map(micros),
+            ],
+            |row| rows::lease(row),
+        )?;
+        let Some(lease) = lease else { return Ok(None) };
+        let destroy = |vm: VmId| {
+            change.line.first(
+                vms::returning!(
+                    "UPDATE vms SET generation = generation + 1, state = 'destroying', reason = $1, \
+                     phase_since = $2 WHERE id = $3 AND lease_id = $4 AND state = 'assigned'"
+                ),
+                params![destroyed.word(), micros(self.now), vm.to_string(), lease_id],
+                |row| rows::vm(row),
             )
-        ))
-        .bind(self.reason.word())
-        .bind(&self.detail)
-        .bind(self.lease.to_string())
-        .bind(self.from)
-        .bind(self.expires_at.map(micros))
-        .bind(self.heartbeat_at.map(micros))
-        .bind(destroyed.word())
-        .bind(micros(self.now))
-        .bind(self.vm.map(|vm| vm.to_string()))
-        .fetch_all(&mut *change.connection)
-        .await?;
-        let Some(row) = wrote_both(change, &both)? else {
-            return Ok(None);
         };
+        let vm = self.vm.map(destroy).transpose()?.flatten();
+        wrote_both(change, &lease, vm);
         let told = self.detail.as_deref().unwrap_or(self.reason.word());
         change.tell(self.lease, EventKind::Ending, Some(told), self.now);
-        Ok(Some(row))
+        Ok(Some(lease))
     }
 }
 
-/// Takes note of a lease and of its VM if it has one, which were written in this order; `None` when
-/// nothing was.
-fn wrote_both(
-    change: &mut Change<'_>,
-    written: &[SqliteRow],
-) -> Result<Option<LeaseRow>, StoreError> {
-    let Some((lease, vm)) = written.split_first() else {
-        return Ok(None);
-    };
-    let lease = rows::lease(lease)?;
-    change.wrote_lease(&lease);
-    for vm in vm {
-        change.wrote_vm(&rows::vm(vm)?);
+/// Takes note of a lease and of its VM if it has one.
+fn wrote_both(change: &mut Change<'_>, lease: &LeaseRow, vm: Option<VmRow>) {
+    change.wrote_lease(lease);
+    if let Some(vm) = vm {
+        change.wrote_vm(&vm);
     }
-    Ok(Some(lease))
 }
 
 struct Finish {
@@ -252,22 +246,21 @@ struct Finish {
     now: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for Finish {
     type Answer = Option<LeaseRow>;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
-        let done = sqlx::query(
+    fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+        let done = change.line.execute(
             "UPDATE leases SET generation = $1, state = 'ended', ended_at = $2, port = NULL \
              WHERE id = $3 AND generation = $1 - 1 AND state = 'ending' \
              AND NOT EXISTS (SELECT 1 FROM vms WHERE vms.id = leases.vm_id AND vms.state <> 'gone')",
-        )
-        .bind(self.ended.generation)
-        .bind(micros(self.now))
-        .bind(self.ended.id.to_string())
-        .execute(&mut *change.connection)
-        .await?;
-        if done.rows_affected() == 0 {
+            params![
+                self.ended.generation,
+                micros(self.now),
+                self.ended.id.to_string()
+            ],
+        )?;
+        if done == 0 {
             return Ok(None);
         }
         change.wrote_lease(&self.ended);

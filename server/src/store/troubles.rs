@@ -1,8 +1,8 @@
 //! What the machines of leases run out of, as their guests say. Guests say what they like, and as often as
 //! they like: the row of the lease counts, so that no restart and no other server begins anew.
 
-use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseEvent, LeaseId};
+use rusqlite::params;
 use time::OffsetDateTime;
 
 use super::writer::{Change, Operation};
@@ -74,22 +74,18 @@ struct Trouble {
     now: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for Trouble {
     type Answer = Option<LeaseRow>;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let most = most(self.kind);
-        let row = sqlx::query(
+        let row = change.line.first(
             "UPDATE leases SET generation = generation + 1, troubles = troubles + 1 \
              WHERE vm_id = $1 AND state = 'active' AND troubles < $2 RETURNING *",
-        )
-        .bind(self.vm.to_string())
-        .bind(i64::from(most))
-        .fetch_optional(&mut *change.connection)
-        .await?;
+            params![self.vm.to_string(), most],
+            |row| rows::lease(row),
+        )?;
         let Some(row) = row else { return Ok(None) };
-        let row = rows::lease(&row)?;
         change.wrote_lease(&row);
         let more = if row.troubles < most { "" } else { NO_MORE };
         let detail = format!("{}{more}", self.detail);

@@ -1,10 +1,11 @@
 //! VMs in the store.
 
-use async_trait::async_trait;
+use rusqlite::params;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::columns::{kept, micros};
+use super::line::Line;
 use super::rows::{self, state, vm_columns};
 use super::words::Word;
 use super::writer::{Change, Operation};
@@ -117,29 +118,28 @@ struct CreateVm {
     budget: Budget,
 }
 
-#[async_trait]
 impl Operation for CreateVm {
     type Answer = Option<VmRow>;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
-        let taken = change.taken().await?;
+    fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+        let taken = change.taken()?;
         let Some(slot) = taken.take(self.memory_mib, &self.budget) else {
             return Ok(None);
         };
-        sqlx::query(
+        change.line.execute(
             "INSERT INTO vms (id, node_id, generation, engine, size, memory_mib, slot, state, \
              phase_since) VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(self.id.to_string())
-        .bind(change.node.to_string())
-        .bind(&self.key.engine)
-        .bind(&self.key.size)
-        .bind(self.memory_mib)
-        .bind(slot)
-        .bind(state::PLANNED)
-        .bind(micros(self.now))
-        .execute(&mut *change.connection)
-        .await?;
+            params![
+                self.id.to_string(),
+                change.node.to_string(),
+                self.key.engine,
+                self.key.size,
+                self.memory_mib,
+                slot,
+                state::PLANNED,
+                micros(self.now),
+            ],
+        )?;
         let row = VmRow {
             id: self.id,
             generation: 1,
@@ -160,29 +160,28 @@ struct Advance {
     now: OffsetDateTime,
 }
 
-#[async_trait]
 impl Operation for Advance {
     type Answer = Option<VmRow>;
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError> {
         let (state, _, reason) = vm_columns(&self.next);
         let (seen_state, _, _) = vm_columns(&self.seen.phase);
         // A VM that an active lease holds ends only together with that lease. Its lease stays in its
         // row when it is destroyed, so that the unique index goes on refusing that lease another VM.
-        let done = sqlx::query(
+        let done = change.line.execute(
             "UPDATE vms SET generation = generation + 1, state = $1, reason = $2, phase_since = $3 \
              WHERE id = $4 AND generation = $5 AND state = $6 AND NOT EXISTS \
              (SELECT 1 FROM leases WHERE vm_id = $4 AND state = 'active')",
-        )
-        .bind(state)
-        .bind(reason.map(|reason| reason.word()))
-        .bind(micros(self.now))
-        .bind(self.seen.id.to_string())
-        .bind(self.seen.generation)
-        .bind(seen_state)
-        .execute(&mut *change.connection)
-        .await?;
-        if done.rows_affected() == 0 {
+            params![
+                state,
+                reason.map(|reason| reason.word()),
+                micros(self.now),
+                self.seen.id.to_string(),
+                self.seen.generation,
+                seen_state,
+            ],
+        )?;
+        if done == 0 {
             return Ok(None);
         }
         // It was as it was seen, or nothing would have been written.
@@ -223,18 +222,14 @@ pub(super) async fn live(
 }
 
 /// Deletes VMs that were gone before this moment and that no lease refers to.
-pub(super) async fn prune(
-    connection: &mut SqliteConnection,
+pub(super) fn prune(
+    line: &Line,
     node: InstallId,
     before: OffsetDateTime,
-) -> Result<u64, StoreError> {
-    let done = sqlx::query(
+) -> Result<usize, StoreError> {
+    line.execute(
         "DELETE FROM vms WHERE node_id = $1 AND state = 'gone' AND phase_since < $2 \
          AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.vm_id = vms.id)",
+        params![node.to_string(), micros(before)],
     )
-    .bind(node.to_string())
-    .bind(micros(before))
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
 }

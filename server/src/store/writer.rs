@@ -1,22 +1,24 @@
 //! The one writer. Everybody who wants something written hands over an operation and waits for its
 //! answer; the writer takes all that wait, carries them out in one transaction, commits, tells what
-//! changed, and only then answers. So a write costs its statements, and a commit is shared.
+//! changed, and only then answers. So a write costs its statements, and a commit is shared. It calls SQLite
+//! itself, so that nobody has to be woken between two statements.
 //!
 //! A caller that goes away takes nothing with it: what was handed over is carried out.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use async_trait::async_trait;
 use remote_docker_api::{EventKind, LeaseId};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Row, SqliteConnection};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
 use super::events::{self, NewEvent};
+use super::keeper::Keeper;
+use super::line::Line;
 use super::news::News;
+use super::opening::Opening;
+use super::reserve::Reserve;
 use super::taken::Taken;
 use crate::audit::Asked;
 use crate::ids::InstallId;
@@ -29,7 +31,6 @@ const MOST_WAITING: usize = 1024;
 const MOST_TOGETHER: usize = 128;
 
 /// Something to write.
-#[async_trait]
 pub(super) trait Operation: Send + Sync + 'static {
     /// What the caller learns.
     type Answer: Send + 'static;
@@ -39,12 +40,12 @@ pub(super) trait Operation: Send + Sync + 'static {
     ///
     /// Whoever lost a race must have written nothing: that is an answer, not an error, and what was
     /// written before it is committed.
-    async fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError>;
+    fn run(&self, change: &mut Change<'_>) -> Result<Self::Answer, StoreError>;
 }
 
 /// The transaction as an operation sees it.
 pub(super) struct Change<'c> {
-    pub(super) connection: &'c mut SqliteConnection,
+    pub(super) line: &'c Line,
     pub(super) node: InstallId,
     taken: &'c mut Option<Taken>,
     written: &'c mut Written,
@@ -129,19 +130,18 @@ impl Change<'_> {
     }
 
     /// What the VMs of this node take that are not gone, read when it is not known.
-    pub(super) async fn taken(&mut self) -> Result<&mut Taken, StoreError> {
+    pub(super) fn taken(&mut self) -> Result<&mut Taken, StoreError> {
         let known = match self.taken.take() {
             Some(known) => known,
-            None => Taken::read(self.connection, self.node).await?,
+            None => Taken::read(self.line, self.node)?,
         };
         Ok(self.taken.insert(known))
     }
 }
 
 /// An operation on its way, whatever its answer is.
-#[async_trait]
 trait Waiting: Send {
-    async fn run(&mut self, change: &mut Change<'_>) -> Result<(), StoreError>;
+    fn run(&mut self, change: &mut Change<'_>) -> Result<(), StoreError>;
     /// Tells the caller what [`Self::run`] came to, or why it does not count.
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
 }
@@ -152,10 +152,9 @@ struct Order<O: Operation> {
     answer: oneshot::Sender<Result<O::Answer, StoreError>>,
 }
 
-#[async_trait]
 impl<O: Operation> Waiting for Order<O> {
-    async fn run(&mut self, change: &mut Change<'_>) -> Result<(), StoreError> {
-        self.result = Some(self.operation.run(change).await?);
+    fn run(&mut self, change: &mut Change<'_>) -> Result<(), StoreError> {
+        self.result = Some(self.operation.run(change)?);
         Ok(())
     }
 
@@ -195,66 +194,68 @@ impl Desk {
 
 /// The writer and all that it knows.
 pub(super) struct Writer {
-    options: SqliteConnectOptions,
+    opening: Opening,
     node: InstallId,
     news: Arc<News>,
-    line: Option<Line>,
+    keeper: Keeper,
+    /// It is given up, and what it was about is rolled back with it, when it is not certain in what
+    /// state it is.
+    line: Option<Connected>,
     /// What is taken, as far as this writer's own transactions tell.
     taken: Option<Taken>,
 }
 
-/// The writer's connection. It is given up, and what it was about is rolled back with it, when it is
-/// not certain in what state it is.
-struct Line {
-    connection: SqliteConnection,
+/// The writer's connection.
+struct Connected {
+    line: Line,
     /// SQLite's own count of what other connections wrote; `None` before the first look.
     others: Option<i64>,
+    /// How many of its statements the keeper of the log was told of.
+    counted: u64,
 }
 
 impl Writer {
     /// Begins to write, and answers the desk at which orders are taken; the thread ends when all that
     /// were given there are carried out and the last handle of the desk is dropped.
     ///
-    /// A thread of its own, because it waits for SQLite's thread after each statement: between the two
-    /// there is nobody else to be woken.
+    /// A thread of its own, because each statement is a call that takes as long as it takes.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub(super) fn start(
-        options: SqliteConnectOptions,
+        opening: Opening,
         node: InstallId,
         news: Arc<News>,
+        reserve: Arc<Reserve>,
     ) -> Result<(Desk, JoinHandle<()>), StoreError> {
         let (desk, orders) = mpsc::channel(MOST_WAITING);
         let writer = Self {
-            options,
+            keeper: Keeper::start(opening.clone(), reserve)?,
+            opening,
             node,
             news,
             line: None,
             taken: None,
         };
-        let failed = |error: std::io::Error| StoreError::Open(Arc::new(error));
-        // Without timers and sockets, of which it has none.
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime.map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || runtime.block_on(writer.run(orders)))
-            .map_err(failed)?;
+            .spawn(move || writer.run(orders))
+            .map_err(|error| StoreError::Open(Arc::new(error)))?;
         Ok((Desk(desk), thread))
     }
 
-    async fn run(mut self, mut orders: mpsc::Receiver<Box<dyn Waiting>>) {
+    fn run(mut self, mut orders: mpsc::Receiver<Box<dyn Waiting>>) {
         let mut together = Vec::new();
-        while orders.recv_many(&mut together, MOST_TOGETHER).await > 0 {
-            self.carry_out(std::mem::take(&mut together)).await;
+        while orders.blocking_recv_many(&mut together, MOST_TOGETHER) > 0 {
+            self.carry_out(std::mem::take(&mut together));
+            self.tend_the_log();
         }
     }
 
     /// Carries all of them out together, or each by itself if one of them fails: it must not take the
     /// others with it.
-    async fn carry_out(&mut self, mut orders: Vec<Box<dyn Waiting>>) {
-        match self.transaction(&mut orders).await {
+    fn carry_out(&mut self, mut orders: Vec<Box<dyn Waiting>>) {
+        match self.transaction(&mut orders) {
             Ok(()) => orders.into_iter().for_each(|order| order.answer(Ok(()))),
             // None of them would get further.
             Err(Failed::ToBegin(error)) => {
@@ -270,7 +271,7 @@ impl Writer {
             Err(Failed::Later(_)) => {
                 for order in orders {
                     let mut alone = [order];
-                    let done = self.transaction(&mut alone).await;
+                    let done = self.transaction(&mut alone);
                     let [order] = alone;
                     order.answer(done.map_err(Failed::error));
                 }
@@ -278,58 +279,82 @@ impl Writer {
         }
     }
 
-    async fn transaction(&mut self, orders: &mut [Box<dyn Waiting>]) -> Result<(), Failed> {
+    fn transaction(&mut self, orders: &mut [Box<dyn Waiting>]) -> Result<(), Failed> {
         let mut written = Written::default();
-        let mut line = match self.line.take() {
-            Some(line) => line,
-            None => self.connect().await.map_err(Failed::ToBegin)?,
+        let mut connected = match self.line.take() {
+            Some(connected) => connected,
+            None => self.connect().map_err(Failed::ToBegin)?,
         };
-        if let Err(error) = self.begin(&mut line).await {
+        if let Err(error) = self.begin(&mut connected) {
             // Perhaps it has begun nevertheless.
-            self.roll_back(line).await;
+            self.roll_back(connected);
             return Err(Failed::ToBegin(error));
         }
+        let line = &connected.line;
         for order in orders {
             let mut change = Change {
-                connection: &mut line.connection,
+                line,
                 node: self.node,
                 taken: &mut self.taken,
                 written: &mut written,
             };
-            if let Err(error) = order.run(&mut change).await {
-                self.roll_back(line).await;
+            if let Err(error) = order.run(&mut change) {
+                self.roll_back(connected);
                 return Err(Failed::Later(error));
             }
         }
-        if let Err(error) = events::write(&mut line.connection, &written.events).await {
-            self.roll_back(line).await;
+        if let Err(error) = events::write(line, &written.events) {
+            self.roll_back(connected);
             return Err(Failed::Later(error));
         }
-        if let Err(error) = execute(&mut line.connection, "COMMIT").await {
+        if let Err(error) = line.execute("COMMIT", &[]) {
             // Whether it was written nobody knows.
             self.news.publish(Written::unknown());
-            self.roll_back(line).await;
+            self.roll_back(connected);
             return Err(Failed::Later(error));
         }
-        self.line = Some(line);
+        self.line = Some(connected);
         self.news.publish(written);
         Ok(())
     }
 
-    async fn connect(&self) -> Result<Line, StoreError> {
-        let connection = self.options.connect().await?;
-        let others = None;
-        Ok(Line { connection, others })
+    /// Everybody has been answered by now; whoever comes next waits for it.
+    fn tend_the_log(&mut self) {
+        let Some(Connected { line, counted, .. }) = &mut self.line else {
+            return;
+        };
+        let carried_out = line.statements() - std::mem::replace(counted, line.statements());
+        self.keeper.carried_out(carried_out);
+        let Some(turn) = self.keeper.writers_turn() else {
+            return;
+        };
+        let wholly = line.take_log_in().inspect_err(|error| {
+            tracing::debug!(
+                error = error as &dyn std::error::Error,
+                "the rest of the log is not taken into the database now"
+            );
+        });
+        drop(turn);
+        self.keeper.begins_anew(wholly.unwrap_or(false));
+    }
+
+    fn connect(&self) -> Result<Connected, StoreError> {
+        let line = Line::open(&self.opening)?;
+        Ok(Connected {
+            line,
+            others: None,
+            counted: 0,
+        })
     }
 
     /// Begins a transaction that holds SQLite's write lock from the beginning: one that read first and
     /// wants to write later can be refused because another has written in between. Tells when another
     /// connection has written since the last one.
-    async fn begin(&mut self, line: &mut Line) -> Result<(), StoreError> {
-        let row = sqlx::query("BEGIN IMMEDIATE; PRAGMA data_version");
-        let row = row.fetch_one(&mut line.connection).await?;
-        let others: i64 = row.try_get(0)?;
-        if line.others.replace(others) != Some(others) {
+    fn begin(&mut self, connected: &mut Connected) -> Result<(), StoreError> {
+        let Connected { line, others, .. } = connected;
+        line.execute("BEGIN IMMEDIATE", &[])?;
+        let written = line.first("PRAGMA data_version", &[], |row| Ok(row.get::<_, i64>(0)?))?;
+        if std::mem::replace(others, written) != written {
             self.taken = None;
             self.news.publish(Written::unknown());
         }
@@ -338,10 +363,10 @@ impl Writer {
 
     /// Undoes what was begun. A connection that cannot even do that is closed, which undoes it too:
     /// SQLite itself ends a transaction when the disk is full.
-    async fn roll_back(&mut self, mut line: Line) {
+    fn roll_back(&mut self, connected: Connected) {
         self.taken = None;
-        if execute(&mut line.connection, "ROLLBACK").await.is_ok() {
-            self.line = Some(line);
+        if connected.line.execute("ROLLBACK", &[]).is_ok() {
+            self.line = Some(connected);
         }
     }
 }
@@ -355,11 +380,6 @@ impl Written {
             ..Self::default()
         }
     }
-}
-
-async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), StoreError> {
-    sqlx::query(sql).execute(connection).await?;
-    Ok(())
 }
 
 /// Where a transaction failed.

@@ -22,7 +22,7 @@ use remote_dockerd::pki::SanName;
 use remote_dockerd::reconcile::{Offer, Reconciler, Settings, Watching};
 use remote_dockerd::relay::{Limits, Relay};
 use remote_dockerd::seen::Seen;
-use remote_dockerd::store::{Inserted, NewLease, Store};
+use remote_dockerd::store::{Inserted, LeaseNews, NewLease, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::Plan;
@@ -193,9 +193,9 @@ impl Server {
             tokio::time::sleep_until(turn).await;
             let server = self.clone();
             tasks.spawn(async move {
-                let id = server.active().await;
+                let lease = server.active().await;
                 let waited = turn.elapsed();
-                server.end(id).await;
+                server.end(lease).await;
                 waited
             });
         }
@@ -218,10 +218,10 @@ impl Server {
                     .is_ok()
                 {
                     let began = Instant::now();
-                    let id = server.active().await;
+                    let lease = server.active().await;
                     waits.push(began.elapsed());
                     if release {
-                        server.end(id).await;
+                        server.end(lease).await;
                     }
                 }
                 waits
@@ -232,24 +232,27 @@ impl Server {
         waits
     }
 
-    /// Asks for a lease and waits until it is active.
-    async fn active(&self) -> LeaseId {
-        let id = self.ask().await;
-        self.until(id, |row| matches!(row.phase, LeasePhase::Active(_)))
+    /// Asks for a lease, as the API does, and waits until it is active. Answers what is heard of it.
+    async fn active(&self) -> (LeaseId, LeaseNews) {
+        let id = LeaseId::from_bits(self.next.fetch_add(1, Ordering::Relaxed));
+        let mut news = self.store.news_of(id);
+        self.ask(id).await;
+        self.until(&mut news, |row| matches!(row.phase, LeasePhase::Active(_)))
             .await;
-        id
+        (id, news)
     }
 
     /// Gives it back and waits for its end.
-    async fn end(&self, id: LeaseId) {
+    async fn end(&self, (id, mut news): (LeaseId, LeaseNews)) {
         let wished = self.store.wish_end(id, EndReason::Released).await;
         wished.unwrap();
-        self.until(id, |row| matches!(row.phase, LeasePhase::Ended { .. }))
-            .await;
+        self.until(&mut news, |row| {
+            matches!(row.phase, LeasePhase::Ended { .. })
+        })
+        .await;
     }
 
-    async fn ask(&self) -> LeaseId {
-        let id = LeaseId::from_bits(self.next.fetch_add(1, Ordering::Relaxed));
+    async fn ask(&self, id: LeaseId) {
         let now = SystemClock.now();
         let new = NewLease {
             id,
@@ -270,11 +273,9 @@ impl Server {
         };
         let inserted = self.store.insert_lease(&new).await.unwrap();
         assert!(matches!(inserted, Inserted::New(_)), "{inserted:?}");
-        id
     }
 
-    async fn until(&self, id: LeaseId, arrived: fn(&LeaseRow) -> bool) {
-        let mut news = self.store.news_of(id);
+    async fn until(&self, news: &mut LeaseNews, arrived: fn(&LeaseRow) -> bool) {
         while !arrived(&news.lease(&self.store).await.unwrap().unwrap()) {
             news.changed().await;
         }

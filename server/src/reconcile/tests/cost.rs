@@ -22,6 +22,13 @@ const WRITES: u64 = 10;
 const PROGRESS: u64 = 2;
 const PROGRESS_NAME: &str = "Progress";
 
+/// The statements of all that: one for each write and each progress, one more for the machine of a lease that gets it
+/// and of one that ends, and one for each of six things that are told of the lease. Some of these may share one.
+const STATEMENTS: u64 = 20;
+
+/// Those of each transaction beside that: begin, a look whether anybody else wrote, and commit.
+const OF_A_TRANSACTION: u64 = 3;
+
 /// What all that adds to the database's journal, in pages of it: whole ones, also where less was changed.
 const JOURNAL_PAGES: u64 = 51;
 /// A page and what the journal puts before it, in bytes.
@@ -36,6 +43,7 @@ const LEASES: usize = 20;
 #[derive(Debug)]
 struct Cost {
     writes: Vec<&'static str>,
+    statements: u64,
     journal_bytes: u64,
     frames: u64,
 }
@@ -69,9 +77,10 @@ async fn a_lease_costs_so_many_writes_bytes_and_frames_and_no_more() {
     for _ in 0..LEASES {
         costs.push(one(&mut bench).await);
     }
-    let counts: [Count; 4] = [
+    let counts: [Count; 5] = [
         ("writes", Cost::of_all_else, WRITES),
         ("writes of progress", Cost::of_progress, PROGRESS),
+        ("statements", |cost| cost.statements, STATEMENTS),
         (
             "pages of the journal",
             |cost| cost.journal_bytes.div_ceil(PAGE_BYTES),
@@ -91,6 +100,9 @@ async fn a_lease_costs_so_many_writes_bytes_and_frames_and_no_more() {
 
 /// Makes a lease and gives it back.
 async fn one(bench: &mut Bench) -> Cost {
+    let commits = bench.store.changes();
+    let statements = bench.store.statements().await;
+    let commits_before = *commits.borrow();
     bench.store.take_orders();
     let journal = journal_bytes(bench);
     let lease = bench.ask().await;
@@ -100,8 +112,13 @@ async fn one(bench: &mut Bench) -> Cost {
     assert_eq!(bench.ended(lease).await, EndReason::Released);
     bench.clean().await;
     let frames = u64::from(guest.lock().unwrap().frames);
+    let transactions = *commits.borrow() - commits_before;
+    let writes = bench.store.take_orders();
+    let statements = bench.store.statements().await - statements;
     Cost {
-        writes: bench.store.take_orders(),
+        writes,
+        // To ask for them was a transaction as well.
+        statements: statements - OF_A_TRANSACTION * (transactions + 1),
         journal_bytes: journal_bytes(bench) - journal,
         frames,
     }

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::time::Duration as StdDuration;
 
 use super::*;
+use crate::store::StoreError;
+use crate::store::opening::Opening;
 use crate::store::writer::{Change, Operation};
-use crate::store::{StoreError, options};
 
 #[tokio::test]
 async fn a_damaged_row_is_named_and_never_guessed_at() {
@@ -86,6 +87,40 @@ async fn a_damaged_row_is_named_and_never_guessed_at() {
 }
 
 #[tokio::test]
+async fn a_damaged_row_that_the_writer_meets_is_named_and_left_as_it_was() {
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    let (lease, _) = active(&store, 1, 20_000).await;
+    // Column, value, what the error must say.
+    let damage = [
+        ("labels", "'{'", "`labels`: EOF"),
+        ("port", "0.5", "`port` is of the kind Real"),
+        ("project", "x'ff'", "`project` is of the kind Blob"),
+        ("vm_id", "NULL", "`vm_id` is missing"),
+        ("egress", "'all'", "`all`, which is unknown"),
+    ];
+    for (column, value, says) in damage {
+        let kept = "CREATE TABLE kept AS SELECT * FROM leases";
+        sqlx::query(kept).execute(&store.pool).await.unwrap();
+        let damage = format!("UPDATE leases SET {column} = {value}");
+        sqlx::query(&damage).execute(&store.pool).await.unwrap();
+        let released = remote_docker_api::EndReason::Released;
+        let error = store.wish_end(lease.id, released).await.unwrap_err();
+        let StoreError::Corrupt { table, id, what } = &error else {
+            panic!("{damage}: {error:?}");
+        };
+        assert_eq!((*table, id), ("leases", &lease.id.to_string()), "{damage}");
+        assert!(what.contains(says), "{damage}: {what}");
+        let repair = format!("UPDATE leases SET {column} = (SELECT {column} FROM kept)");
+        sqlx::query(&repair).execute(&store.pool).await.unwrap();
+        let drop = "DROP TABLE kept";
+        sqlx::query(drop).execute(&store.pool).await.unwrap();
+        // Nothing was written of the wish.
+        let row = store.lease(lease.id).await.unwrap().unwrap();
+        assert_eq!(row, lease, "{damage}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
@@ -144,7 +179,7 @@ async fn a_file_that_may_not_be_written_is_said_to_be_the_trouble() {
     let Fixture { store, folder } = Fixture::new().await;
     store.close().await;
     let path = folder.path().join("state.db");
-    let store = Store::open_with(options(&path).read_only(true)).await;
+    let store = Store::open_with(Opening::new(&path).read_only()).await;
     let error = store.unwrap_err();
     assert!(matches!(error, StoreError::ReadOnly(_)), "{error:?}");
 }
@@ -153,7 +188,7 @@ async fn a_file_that_may_not_be_written_is_said_to_be_the_trouble() {
 async fn another_that_writes_for_too_long_is_reported() {
     let Fixture { store, folder } = Fixture::new().await;
     let path = folder.path().join("state.db");
-    let impatient = options(&path).busy_timeout(StdDuration::from_millis(50));
+    let impatient = Opening::new(&path).impatient(StdDuration::from_millis(50));
     let other = Store::open_with(impatient).await.unwrap();
     let held = store.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let error = other.insert_lease(&new_lease(1)).await.unwrap_err();
@@ -169,7 +204,7 @@ async fn a_full_disk_loses_nothing_and_leases_can_still_end() {
     let Fixture { store, folder } = Fixture::new().await;
     store.close().await;
     let path = folder.path().join("state.db");
-    let small = options(&path).pragma("max_page_count", "40");
+    let small = Opening::new(&path).with_most_pages(40);
     let store = Store::open_with(small).await.unwrap();
     let (lease, _) = active(&store, 1, 20_000).await;
     let mut written = 1;
@@ -259,13 +294,11 @@ async fn end_all_on_a_full_disk(folder: &std::path::Path) {
 /// A really full disk makes SQLite end the transaction by itself, which is imitated here.
 struct EndedBySqlite;
 
-#[async_trait::async_trait]
 impl Operation for EndedBySqlite {
     type Answer = ();
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
-        let ended = sqlx::query("ROLLBACK").execute(&mut *change.connection);
-        ended.await?;
+    fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
+        change.line.execute("ROLLBACK", &[])?;
         Err(StoreError::AssignedAlone)
     }
 }

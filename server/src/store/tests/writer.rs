@@ -1,7 +1,11 @@
 //! Writes that share a transaction, and who is told of them.
 
+use std::time::Duration as StdDuration;
+
 use futures_util::future::join_all;
 use remote_docker_api::EndReason;
+
+use nix::sys::resource::{UsageWho, getrusage};
 
 use super::*;
 use crate::store::writer::{Change, Operation};
@@ -10,17 +14,14 @@ use crate::store::{Changes, StoreError, Wish};
 /// Writes something and fails then.
 struct Fails(u64);
 
-#[async_trait::async_trait]
 impl Operation for Fails {
     type Answer = ();
 
-    async fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
+    fn run(&self, change: &mut Change<'_>) -> Result<(), StoreError> {
         let id = LeaseId::from_bits(self.0).to_string();
-        let done = sqlx::query("UPDATE leases SET end_wish = 'expired' WHERE id = $1")
-            .bind(id)
-            .execute(&mut *change.connection)
-            .await?;
-        assert_eq!(done.rows_affected(), 1);
+        let sql = "UPDATE leases SET end_wish = 'expired' WHERE id = $1";
+        let done = change.line.execute(sql, rusqlite::params![id])?;
+        assert_eq!(done, 1);
         change.wrote();
         Err(StoreError::AssignedAlone)
     }
@@ -184,7 +185,10 @@ async fn who_waits_for_a_lease_is_woken_for_that_lease_only() {
     assert!(woken(&mut news).await && !woken(&mut other).await);
     store.wish_end(one.id, EndReason::Released).await.unwrap();
     let known = news.lease(&store).await.unwrap();
-    assert_eq!(known, store.lease(one.id).await.unwrap());
+    assert_eq!(
+        known.as_deref(),
+        store.lease(one.id).await.unwrap().as_ref()
+    );
     // A second one of the same lease does not take the first one's place.
     drop(store.news_of(one.id));
     assert!(woken(&mut news).await && !woken(&mut other).await);
@@ -197,7 +201,7 @@ async fn who_waits_for_a_lease_has_it_as_it_is() {
     let mut news = store.news_of(LeaseId::from_bits(1));
     let mut is_up_to_date = async || {
         let there = store.lease(LeaseId::from_bits(1)).await.unwrap();
-        assert_eq!(news.lease(&store).await.unwrap(), there);
+        assert_eq!(news.lease(&store).await.unwrap().as_deref(), there.as_ref());
         there
     };
     assert_eq!(is_up_to_date().await, None);
@@ -238,5 +242,101 @@ async fn events_are_numbered_in_their_order_however_many_are_written_together() 
             vec![(2, EventKind::Cloning), (3, EventKind::Activating)]
         };
         assert_eq!(told, [vec![(1, EventKind::Queued)], after].concat());
+    }
+}
+
+/// Holds the writer up until it is let go, so that all that is handed over meanwhile shares a transaction.
+struct Holds(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Operation for Holds {
+    type Answer = ();
+
+    fn run(&self, _: &mut Change<'_>) -> Result<(), StoreError> {
+        self.0.lock().unwrap().recv().unwrap();
+        Ok(())
+    }
+}
+
+/// How often the writer's thread has waited for anybody so far.
+struct Waits;
+
+impl Operation for Waits {
+    type Answer = i64;
+
+    fn run(&self, _: &mut Change<'_>) -> Result<i64, StoreError> {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+        Ok(usage.voluntary_context_switches())
+    }
+}
+
+#[tokio::test]
+async fn between_two_statements_of_a_transaction_nobody_is_woken() {
+    const WRITES: u64 = 60;
+    /// The disk or the allocator may hold it up at any time: the least of some transactions counts.
+    const TRANSACTIONS: u64 = 10;
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    let mut waits = Vec::new();
+    for transaction in 0..TRANSACTIONS {
+        let first = transaction * WRITES;
+        let leases: Vec<_> = (first..first + WRITES).map(new_lease).collect();
+        let (go, held) = std::sync::mpsc::channel();
+        let writes = join_all(leases.iter().map(|new| insert(&store, new)));
+        let ((), before, _, after, ()) = tokio::join!(
+            async { store.write(Holds(held.into())).await.unwrap() },
+            store.write(Waits),
+            writes,
+            store.write(Waits),
+            async { go.send(()).unwrap() },
+        );
+        waits.push(after.unwrap() - before.unwrap());
+    }
+    // A statement that another thread carried out would be waited for.
+    let least = waits.iter().min().unwrap();
+    assert!(*least < 10, "{waits:?} for {WRITES} writes each");
+}
+
+#[tokio::test]
+async fn whoever_follows_a_lease_from_before_it_was_made_never_looks_it_up() {
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    let mut news = store.news_of(LeaseId::from_bits(1));
+    let lease = insert(&store, &new_lease(1)).await;
+    // Nobody can look anything up any more.
+    store.pool.close().await;
+    let known = news.lease(&store).await.unwrap().unwrap();
+    assert_eq!(*known, lease);
+    store.wish_end(lease.id, EndReason::Released).await.unwrap();
+    let known = news.lease(&store).await.unwrap().unwrap();
+    assert_eq!(known.end_wish, Some(EndReason::Released));
+    // As anybody has to who comes later.
+    drop(news);
+    let mut late = store.news_of(lease.id);
+    late.lease(&store).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn the_log_begins_anew_however_much_is_written() {
+    let Fixture { store, folder } = Fixture::new().await;
+    let log = folder.path().join("state.db-wal");
+    let mut longest = 0;
+    // Five statements each, and some nine pages.
+    for id in 0..3000 {
+        insert(&store, &new_lease(id)).await;
+        longest = std::fs::metadata(&log).unwrap().len().max(longest);
+    }
+    // It was never longer than what the writer adds before it waits for the keeper.
+    assert!(longest < 24 << 20, "{longest} bytes");
+}
+
+#[tokio::test]
+async fn the_log_is_taken_in_while_nobody_writes() {
+    let Fixture { store, folder } = Fixture::new().await;
+    let length = || std::fs::metadata(folder.path().join("state.db")).unwrap();
+    let before = length().len();
+    // Enough for the keeper and too little for whoever commits.
+    for id in 0..200 {
+        insert(&store, &new_lease(id)).await;
+    }
+    while length().len() == before {
+        tokio::time::sleep(StdDuration::from_millis(5)).await;
     }
 }
