@@ -86,6 +86,9 @@ impl Store {
     /// # Errors
     /// When the database fails or the row is damaged.
     pub async fn lease(&self, id: LeaseId) -> Result<Option<LeaseRow>, StoreError> {
+        #[cfg(test)]
+        self.lookups
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let row = sqlx::query("SELECT * FROM leases WHERE id = $1")
             .bind(id.to_string())
             .fetch_optional(&self.pool)

@@ -73,6 +73,9 @@ pub struct Store {
     /// What was left there so far. Each may share a commit with others and waits for one.
     #[cfg(test)]
     orders: Mutex<Vec<&'static str>>,
+    /// How often somebody looked a lease up.
+    #[cfg(test)]
+    lookups: std::sync::atomic::AtomicU64,
 }
 
 /// All that lives, as of one moment.
@@ -134,6 +137,8 @@ impl Store {
             unwritten_heartbeat_at: Mutex::default(),
             #[cfg(test)]
             orders: Mutex::default(),
+            #[cfg(test)]
+            lookups: Default::default(),
         };
         store.set_space_aside().await;
         Ok(store)
@@ -217,6 +222,12 @@ impl Store {
         #[cfg(test)]
         locked(&self.orders).push(std::any::type_name::<O>());
         desk.write(operation).await
+    }
+
+    /// How often a lease was looked up by its id so far.
+    #[cfg(test)]
+    pub(crate) fn lookups(&self) -> u64 {
+        self.lookups.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// How many statements the writer carried out so far. To ask costs some as well.

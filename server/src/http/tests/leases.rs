@@ -17,6 +17,8 @@ async fn a_lease_is_made_shown_listed_and_given_back() {
         })))
         .await;
     assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    // The call followed what was told of each commit.
+    assert_eq!(fixture.api.store.lookups(), 0);
     let lease: Lease = answer.json();
     assert_eq!(
         answer.header("location"),
