@@ -1,6 +1,7 @@
 //! Running programs with a limit.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::{Command, Output, Stdio};
@@ -113,18 +114,34 @@ impl Watched {
     }
 }
 
-/// How often the threads of a process have gone to sleep so far, and so been woken.
-///
-/// # Panics
-/// When there is no such process.
-#[must_use]
-pub fn sleeps(pid: Pid) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process");
-    let counts = tasks.flatten().filter_map(|task| {
-        let text = fs::read_to_string(task.path().join("status")).ok()?;
-        let mut lines = text.lines();
-        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-        count.trim().parse::<u64>().ok()
-    });
-    counts.sum()
+/// How often each thread of a process has gone to sleep so far, and so been woken.
+#[derive(Debug, Clone, Default)]
+pub struct Sleeps(BTreeMap<OsString, u64>);
+
+impl Sleeps {
+    /// Those of the threads that there are now.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    #[must_use]
+    pub fn of(pid: Pid) -> Self {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process");
+        let counts = tasks.flatten().filter_map(|task| {
+            let text = fs::read_to_string(task.path().join("status")).ok()?;
+            let mut lines = text.lines();
+            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            Some((task.file_name(), count.trim().parse().ok()?))
+        });
+        Self(counts.collect())
+    }
+
+    /// How often the threads that there are now have slept since. What one did that has ended is not known.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> u64 {
+        let each = self.0.iter().map(|(thread, now)| {
+            let before = before.0.get(thread).copied().unwrap_or_default();
+            now.saturating_sub(before)
+        });
+        each.sum()
+    }
 }

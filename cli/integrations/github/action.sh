@@ -8,7 +8,10 @@ run=$INPUT_RUN
 if [ -n "$INPUT_URL" ]; then export REMOTE_DOCKER_URL=$INPUT_URL; fi
 if [ -n "$INPUT_CA" ]; then export REMOTE_DOCKER_CA=$INPUT_CA; fi
 if [ -n "$INPUT_TOKEN" ]; then export REMOTE_DOCKER_TOKEN=$INPUT_TOKEN; fi
-if [ -z "$INPUT_TOKEN" ] && [ -n "$INPUT_AUDIENCE" ]; then
+# What gives a machine back is kept with its keys, and is not to depend on whether GitHub signs.
+is_stop=
+if [ -z "$run" ] && [ "$INPUT_COMMAND" = stop ]; then is_stop=yes; fi
+if [ -z "$INPUT_TOKEN" ] && [ -n "$INPUT_AUDIENCE" ] && [ -z "$is_stop" ]; then
     if [ -z "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ] || [ -z "${ACTIONS_ID_TOKEN_REQUEST_TOKEN:-}" ]; then
         echo '::error::setup-remote-docker: the input `audience` takes `permissions: id-token: write` in the job'
         exit 2

@@ -195,7 +195,10 @@ impl Agent {
             .await
             .with_context(|| format!("cannot listen on port {DOCKER_PORT}"))?;
         // Only now: a template is not to wake up for it, nor is it anybody's concern before.
-        tokio::spawn(disk::watch(self.events.clone()));
+        let clients = self.clients.clone();
+        tokio::spawn(disk::watch(self.events.clone(), move || {
+            clients.count() > 0
+        }));
         Ok(())
     }
 }

@@ -15,9 +15,10 @@ use crate::console::say;
 /// What is looked at.
 const DOCKER: &str = "/var/lib/docker";
 
-/// Pauses between two looks: long enough for a machine that does nothing to stay asleep, of which there may be
-/// many on a host.
+/// Pauses between two looks. The longest is for a machine with no clients, which is to stay asleep: there may be many
+/// on a host.
 const LONGEST: Duration = Duration::from_secs(16);
+const LONGEST_IN_USE: Duration = Duration::from_secs(2);
 const SHORTEST: Duration = Duration::from_millis(500);
 
 /// What no disk takes in a second, in bytes.
@@ -50,6 +51,14 @@ const REFUSALS_APART: Duration = Duration::from_secs(60);
 /// Wakes [`watch`]. One for the process: what is heard here is heard by whoever copies a daemon's log, long before
 /// anybody watches.
 static HEARD: Notify = Notify::const_new();
+
+/// Wakes [`watch`] as well, which may have gone to sleep for long.
+static USED: Notify = Notify::const_new();
+
+/// Somebody comes to use the machine.
+pub(crate) fn is_used() {
+    USED.notify_one();
+}
 
 /// Takes note of a line that a daemon logs.
 pub(crate) fn hear(line: &str) {
@@ -108,14 +117,16 @@ impl Room {
         }
     }
 
-    /// Until when it cannot have become full.
-    fn pause(self) -> Duration {
+    /// Until when nobody who writes can have filled it. Room can be taken without writing, and all at once, so while
+    /// somebody uses the machine it is never long.
+    fn pause(self, is_used: bool) -> Duration {
+        let longest = if is_used { LONGEST_IN_USE } else { LONGEST };
         let mut seconds = self.bytes.left / FASTEST;
         // Some file systems make files as they are needed, and have no number of them.
         if self.files.all > 0 {
             seconds = seconds.min(self.files.left / FASTEST_FILES);
         }
-        Duration::from_secs(seconds).clamp(SHORTEST, LONGEST)
+        Duration::from_secs(seconds).clamp(SHORTEST, longest)
     }
 
     /// What is shorter, how short it is, and whether there is next to nothing left.
@@ -202,8 +213,11 @@ impl Refusal {
     }
 }
 
-/// Tells when it is nearly full, and when it is full. Never returns.
-pub(crate) async fn watch(events: mpsc::Sender<Event>) -> Infallible {
+/// Tells when it is nearly full, and when it is full. `is_used` tells whether anybody uses the machine. Never returns.
+pub(crate) async fn watch(
+    events: mpsc::Sender<Event>,
+    is_used: impl Fn() -> bool + Send,
+) -> Infallible {
     let mut told = Told::default();
     let mut refusal = Refusal::default();
     let mut done = true;
@@ -212,11 +226,12 @@ pub(crate) async fn watch(events: mpsc::Sender<Event>) -> Infallible {
         tokio::select! {
             () = sleep(pause) => {}
             () = refused() => refusal.heard(Instant::now()),
+            () = USED.notified(), if pause > LONGEST_IN_USE => {}
         }
         // What cannot be looked at is not full as far as anybody knows.
         let Ok(about) = statvfs(DOCKER) else { continue };
         let room = Room::of(&about);
-        pause = room.pause();
+        pause = room.pause(is_used());
         let usage = refusal.over(room.usage());
         let now = told.take(usage, |usage| events.try_send(Event::Disk(usage)).is_ok());
         if now {
@@ -368,7 +383,7 @@ mod tests {
 
     #[test]
     fn the_emptier_the_disk_the_longer_the_pause() {
-        let pause = |left, files| room(left, files).pause();
+        let pause = |left, files| room(left, files).pause(false);
         assert_eq!(pause(40 * GIB, 9_000_000), LONGEST);
         assert_eq!(pause(3 * GIB + 5, 9_000_000), Duration::from_secs(3));
         assert_eq!(pause(GIB / 2, 9_000_000), SHORTEST);
@@ -378,7 +393,9 @@ mod tests {
             files: Stock { all: 0, left: 0 },
             ..room(40 * GIB, 0)
         };
-        assert_eq!(uncounted.pause(), LONGEST);
+        assert_eq!(uncounted.pause(false), LONGEST);
+        assert_eq!(uncounted.pause(true), LONGEST_IN_USE);
+        assert_eq!(room(GIB / 2, 9_000_000).pause(true), SHORTEST);
     }
 
     #[test]

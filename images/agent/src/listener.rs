@@ -21,6 +21,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::console::say;
+use crate::disk;
 use crate::proxy;
 use crate::ssh::Sshd;
 use crate::tls::{Protocol, ServerConfigs};
@@ -162,6 +163,7 @@ async fn serve(
     let Some(_place) = clients.enter() else {
         return;
     };
+    disk::is_used();
     let traffic = clients.traffic();
     let (backend, exchange) = match protocol {
         Protocol::Docker => (

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <state>/libvirt/                what the embedded libvirt keeps, made anew where it is missing
-//! <state>/vms/<vm>/{disk.qcow2, agent.sock, console.log}
+//! <state>/vms/<vm>/{disk.qcow2, agent.sock, console.log, idle-states.aml}
 //! ```
 //!
 //! This folder and [`super::HypervisorError`] are the only places that name `virt`. Every verb runs

@@ -110,6 +110,26 @@ impl Line {
         self.statements.get()
     }
 
+    /// How many pages were written to the log so far.
+    #[cfg(test)]
+    pub(super) fn pages_written(&self) -> u64 {
+        use rusqlite::ffi::{SQLITE_DBSTATUS_CACHE_WRITE, SQLITE_OK, sqlite3_db_status};
+        let (mut count, mut most) = (0, 0);
+        // SAFETY: the connection is open, belongs to this thread, and both numbers are where SQLite may write to.
+        let code = unsafe {
+            let handle = self.connection.handle();
+            sqlite3_db_status(
+                handle,
+                SQLITE_DBSTATUS_CACHE_WRITE,
+                &mut count,
+                &mut most,
+                0,
+            )
+        };
+        assert_eq!(code, SQLITE_OK);
+        u64::try_from(count).unwrap()
+    }
+
     /// SQLite numbers parameters with names in the order in which they appear; here `$2` is the second, wherever
     /// it stands and however often.
     fn prepared(

@@ -230,10 +230,11 @@ impl Store {
         self.lookups.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// How many statements the writer carried out so far. To ask costs some as well.
+    /// How many statements the writer carried out so far, and how many pages it wrote to its log. To ask costs some
+    /// statements as well.
     #[cfg(test)]
-    pub(crate) async fn statements(&self) -> u64 {
-        self.write(Statements).await.unwrap()
+    pub(crate) async fn written(&self) -> (u64, u64) {
+        self.write(Count).await.unwrap()
     }
 
     /// What was to be written since this was asked last, by the names of the operations.
@@ -245,16 +246,16 @@ impl Store {
     }
 }
 
-/// Asks the writer how many statements it carried out, those of this question included.
+/// Asks the writer what it carried out, the statements of this question included.
 #[cfg(test)]
-struct Statements;
+struct Count;
 
 #[cfg(test)]
-impl Operation for Statements {
-    type Answer = u64;
+impl Operation for Count {
+    type Answer = (u64, u64);
 
-    fn run(&self, change: &mut Change<'_>) -> Result<u64, StoreError> {
-        Ok(change.line.statements())
+    fn run(&self, change: &mut Change<'_>) -> Result<(u64, u64), StoreError> {
+        Ok((change.line.statements(), change.line.pages_written()))
     }
 }
 

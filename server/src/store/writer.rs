@@ -197,10 +197,11 @@ pub(super) struct Writer {
     opening: Opening,
     node: InstallId,
     news: Arc<News>,
-    keeper: Keeper,
     /// It is given up, and what it was about is rolled back with it, when it is not certain in what
     /// state it is.
     line: Option<Connected>,
+    /// Below the connection, as it ends after it: with the last of the files that it has open SQLite's locks go.
+    keeper: Keeper,
     /// What is taken, as far as this writer's own transactions tell.
     taken: Option<Taken>,
 }

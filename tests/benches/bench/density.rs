@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use e2e::figures::{Goal, Part, Unit, host};
 use e2e::machine::{ClientKey, Machine};
 use e2e::private_memory::PrivateMemory;
-use e2e::process::{run, sleeps};
+use e2e::process::{Sleeps, run};
 use e2e::server::RELAY_PORT;
 use e2e::setting::Setting;
 use e2e::{Builder, TestServer};
@@ -191,18 +191,14 @@ fn watch(server: &TestServer, part: &mut Part) {
     }
     part.ask(PRIVATE, Goal::AtMost(80.0));
     let all = |of: fn(Pid) -> f64| processes.iter().map(|process| of(*process)).sum::<f64>();
+    let sleeps = || -> Vec<_> { processes.iter().map(|pid| Sleeps::of(*pid)).collect() };
     let begun = Instant::now();
-    let before = (
-        all(processor_s),
-        all(|pid| sleeps(pid) as f64),
-        processor_s(server.pid()),
-    );
+    let slept = sleeps();
+    let before = (all(processor_s), processor_s(server.pid()));
     thread::sleep(WATCH);
-    let after = (
-        all(processor_s),
-        all(|pid| sleeps(pid) as f64),
-        processor_s(server.pid()),
-    );
+    let after = (all(processor_s), processor_s(server.pid()));
+    let woken = sleeps().into_iter().zip(&slept);
+    let woken: u64 = woken.map(|(now, before)| now.since(before)).sum();
     let seconds = begun.elapsed().as_secs_f64();
     let busy = (after.0 - before.0) / seconds;
     part.value(
@@ -211,12 +207,12 @@ fn watch(server: &TestServer, part: &mut Part) {
         busy,
         Some(Goal::AtMost(1.0)),
     );
-    let woken = (after.1 - before.1) / seconds / processes.len() as f64;
+    let woken = woken as f64 / seconds / processes.len() as f64;
     part.value("wake-ups of a machine's threads", Unit::PerS, woken, None);
     part.value(
         "processors that the server keeps busy",
         Unit::Cores,
-        (after.2 - before.2) / seconds,
+        (after.1 - before.1) / seconds,
         None,
     );
     part.note(format!(

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use e2e::figures::{Goal, Part, Unit};
-use e2e::process::{bounded, succeed};
+use e2e::process::{Sleeps, bounded, succeed};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{
     self as net, AddressFamily, SockFlag, SockType, SockaddrIn, setsockopt, socket, sockopt,
@@ -36,7 +36,7 @@ use remote_dockerd::relay::{Limits, Relay, Route};
 use tokio::net::TcpSocket;
 
 use crate::Plan;
-use crate::processes::{processor_s, sleeps};
+use crate::processes::processor_s;
 
 /// What this program is called with to be the relay.
 pub(crate) const CHILD: &str = "relay-process";
@@ -90,7 +90,7 @@ fn in_own_namespace(plan: &Plan) -> Part {
         compare(&mut part, streams);
     }
     part.note(format!(
-        "{} MiB each time, over all streams together. The host paces with {}; *not paced* is with Reno. Sender, relay \
+        "{} MiB each time, over all streams together. The host's congestion control is {}, which the direct connection and the sender have; *not paced* is with Reno. Sender, relay \
          and sink share the processors: what the relay uses, the other two lack. What the processors allow is what \
          they would carry if none of them ever rested, by the processor time that the three took together.",
         plan.relay_mib,
@@ -308,7 +308,7 @@ impl Bench {
         let connected: Vec<TcpStream> = (0..streams).map(|_| one()).collect();
         let each = self.bytes / streams;
         let (own, relay) = (Pid::this(), self.relay.pid());
-        let before = (processor_s(own), processor_s(relay), sleeps(relay));
+        let before = (processor_s(own), processor_s(relay), Sleeps::of(relay));
         let begun = Instant::now();
         thread::scope(|scope| {
             for stream in connected {
@@ -321,7 +321,7 @@ impl Bench {
             seconds,
             ends_s: processor_s(own) - before.0,
             relay_s: processor_s(relay) - before.1,
-            woken: sleeps(relay).saturating_sub(before.2),
+            woken: Sleeps::of(relay).since(&before.2),
         }
     }
 }

@@ -3,13 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::process::sleeps;
+use e2e::process::Sleeps;
 use e2e::{TestServer, until};
 
-/// What follows from a client's last request is over after it.
-const REST: Duration = Duration::from_secs(10);
-/// How long a machine is watched that does nothing.
-const WATCH: Duration = Duration::from_secs(20);
+/// How long a machine is watched that does nothing, and how often until it has come to rest.
+const WATCH: Duration = Duration::from_secs(15);
+const WATCHES: usize = 8;
 /// How often the threads of its QEMU may wake up in a second, on average: twice what was seen, and less than what it was
 /// (97) when the guest's kernel and daemons looked after themselves every second or few.
 const WAKE_UPS_PER_S: f64 = 45.0;
@@ -71,15 +70,19 @@ fn a_machine_that_does_nothing_sleeps() {
     let [process] = processes.as_slice() else {
         panic!("not one machine: {processes:?}");
     };
-    thread::sleep(REST);
-    let (begun, before) = (Instant::now(), sleeps(*process));
-    thread::sleep(WATCH);
-    let woken = sleeps(*process) - before;
-    let each_second = woken as f64 / begun.elapsed().as_secs_f64();
-    // It lives: a thread that waits for its emulated processors' timers is among them.
-    assert!(woken > 0, "the machine does not run");
-    assert!(
-        each_second <= WAKE_UPS_PER_S,
-        "woken {each_second:.1} times a second"
-    );
+    // What follows from a client's last request is over some time after it.
+    let mut seen = Vec::new();
+    for _ in 0..WATCHES {
+        let (begun, before) = (Instant::now(), Sleeps::of(*process));
+        thread::sleep(WATCH);
+        let woken = Sleeps::of(*process).since(&before);
+        // It lives: threads that serve its emulated processors' timers are among them.
+        assert!(woken > 0, "the machine does not run");
+        let each_second = woken as f64 / begun.elapsed().as_secs_f64();
+        seen.push(each_second);
+        if each_second <= WAKE_UPS_PER_S {
+            return;
+        }
+    }
+    panic!("woken so often each second: {seen:.1?}");
 }

@@ -168,3 +168,27 @@ fn another_machine_has_another_layout() {
     assert_ne!(kvm, layout(Accelerator::Kvm, false, "fpu sse avx"));
     assert_eq!(tcg, layout(Accelerator::Tcg, false, ""));
 }
+
+/// Whoever confines QEMU with it would have no machines otherwise.
+#[test]
+fn the_apparmor_profile_has_a_rule_for_every_file_of_a_machine() {
+    let profile = include_str!("../../../host/apparmor/remote-dockerd");
+    let folder = "/state/vms/vm-000000000001a/";
+    let mut seen = Vec::new();
+    for source in [Source::Cold, Source::Template(template())] {
+        let text = xml(Accelerator::Tcg, &spec(source));
+        for rest in text.split(folder).skip(1) {
+            let name = rest.split(['\'', '<', ',']).next().unwrap_or_default();
+            // A socket is made by libvirt, in a place of its own.
+            if name != "agent.sock" {
+                let rule = format!("@{{REMOTE_DOCKERD}}/vms/*/{name} ");
+                assert!(profile.contains(&rule), "no rule: {rule}");
+                seen.push(name.to_owned());
+            }
+        }
+    }
+    assert!(
+        seen.iter().any(|name| name == "idle-states.aml"),
+        "{seen:?}"
+    );
+}

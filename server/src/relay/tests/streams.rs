@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{FAR, LEASE, connect, echo, guest, here, relay, route, speak, until};
 use crate::relay::Limits;
-use crate::relay::carry::{Told, carry};
+use crate::relay::carry::{BUFFER_BYTES, Told, carry};
 use crate::relay::pipes::{Filling, Pipes};
 
 const PORT: u16 = 2000;
@@ -209,7 +209,8 @@ async fn what_has_come_goes_into_a_pipe_in_one_call() {
     let Filling::Some(filled) = pipe.fill(&from) else {
         panic!("nothing went into the pipe");
     };
-    assert_eq!(filled.count(), QUEUED);
+    // How much a pipe holds depends on what the system allows; more than a buffer it must be.
+    assert!(filled.count() > BUFFER_BYTES, "{}", filled.count());
 }
 
 #[tokio::test]
@@ -243,5 +244,7 @@ async fn a_stream_that_rests_has_no_pipe_and_the_next_one_gets_it() {
         let read = timeout(FAR, guest.read_to_end(&mut rest)).await;
         assert_eq!(read.unwrap().unwrap(), 4);
         timeout(FAR, carried).await.unwrap().unwrap().unwrap();
+        // Nothing moves any more, and the second one made none of its own.
+        assert_eq!(pipes.spares(), 1);
     }
 }

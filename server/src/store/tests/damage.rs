@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::time::Duration as StdDuration;
 
+use sqlx::Row as _;
+
 use super::*;
 use crate::store::StoreError;
 use crate::store::opening::Opening;
@@ -263,10 +265,14 @@ async fn end_all_on_a_full_disk(folder: &std::path::Path) {
         held.push(active(&store, id, 20_000 + u16::try_from(id).unwrap()).await);
     }
     // The pages of the log are all in use once, so that it is what grows.
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-        .execute(&store.pool)
-        .await
-        .unwrap();
+    // Another may be at it, which takes the log in as well.
+    let truncated = async || -> bool {
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&store.pool);
+        row.await.unwrap().get::<i64, _>(0) == 0
+    };
+    while !truncated().await {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     store.prune(at(-1000)).await.unwrap();
     let mut filler = std::fs::File::create(folder.join("filler")).unwrap();
     let full = std::io::copy(&mut std::io::repeat(7), &mut filler).unwrap_err();

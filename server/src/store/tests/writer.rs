@@ -11,6 +11,9 @@ use super::*;
 use crate::store::writer::{Change, Operation};
 use crate::store::{Changes, StoreError, Wish};
 
+/// Long enough for whatever happens at all.
+const FAR: StdDuration = StdDuration::from_secs(120);
+
 /// Writes something and fails then.
 struct Fails(u64);
 
@@ -53,8 +56,13 @@ async fn all_of_those_that_wait_together_share_a_commit() {
     let commits = store.changes();
     let before = *commits.borrow();
     let leases: Vec<_> = (1..=20).map(new_lease).collect();
-    join_all(leases.iter().map(|new| insert(&store, new))).await;
-    // The writer may begin with the first alone.
+    let (go, held) = std::sync::mpsc::channel();
+    let ((), _, ()) = tokio::join!(
+        async { store.write(Holds(held.into())).await.unwrap() },
+        join_all(leases.iter().map(|new| insert(&store, new))),
+        async { go.send(()).unwrap() },
+    );
+    // The one that holds the writer may have taken the first of them with it.
     let count = *commits.borrow() - before;
     assert!(count <= 2, "{count} commits for 20 leases");
 }
@@ -271,7 +279,7 @@ impl Operation for Waits {
 
 #[tokio::test]
 async fn between_two_statements_of_a_transaction_nobody_is_woken() {
-    const WRITES: u64 = 60;
+    const WRITES: u64 = 40;
     /// The disk or the allocator may hold it up at any time: the least of some transactions counts.
     const TRANSACTIONS: u64 = 10;
     let Fixture { store, folder: _f } = Fixture::new().await;
@@ -336,7 +344,11 @@ async fn the_log_is_taken_in_while_nobody_writes() {
     for id in 0..200 {
         insert(&store, &new_lease(id)).await;
     }
-    while length().len() == before {
-        tokio::time::sleep(StdDuration::from_millis(5)).await;
-    }
+    let taken_in = async {
+        while length().len() == before {
+            tokio::time::sleep(StdDuration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(FAR, taken_in).await;
+    waited.expect("nobody takes the log in");
 }
