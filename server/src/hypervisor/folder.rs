@@ -2,7 +2,7 @@
 //! list it or write to it; what a QEMU writes are files of its user that stand ready. Others see nothing.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -140,12 +140,7 @@ pub(super) fn create_for_qemu(
     user: &QemuUser,
 ) -> Result<(), HypervisorError> {
     let failed = |error| file_error("create", path, error);
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
+    let file = create_own(path).map_err(failed)?;
     file.set_len(length).map_err(failed)?;
     user.give(path, 0o600).map_err(failed)
 }
@@ -160,14 +155,18 @@ pub(super) fn write_for_qemu(
     user: &QemuUser,
 ) -> Result<(), HypervisorError> {
     let failed = |error| file_error("create", path, error);
-    let mut file = OpenOptions::new()
+    let mut file = create_own(path).map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    user.let_group_in(path, 0o440).map_err(failed)
+}
+
+/// Makes a file that is only the server's, as long as nobody else is given it.
+fn create_own(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(failed)?;
-    file.write_all(content).map_err(failed)?;
-    user.let_group_in(path, 0o440).map_err(failed)
 }
 
 /// An error about a file; a full disk is one of its own.
@@ -189,7 +188,6 @@ pub(super) fn file_error(
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::os::unix::fs::FileExt;
 
     use super::super::tail;
