@@ -32,6 +32,11 @@ impl ClientKey {
         Self { pair, csr_pem: csr }
     }
 
+    /// The key, PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.pair.serialize_pem()
+    }
+
     /// A request for a lease, waiting two minutes for the machine.
     #[must_use]
     pub fn request(&self) -> CreateLease {
@@ -56,7 +61,7 @@ pub fn ping(lease: &Lease, key: &ClientKey) {
     let credentials = Credentials {
         ca: &endpoint.ca_pem,
         certificate: &endpoint.cert_pem,
-        key: &key.pair.serialize_pem(),
+        key: &key.pem(),
     };
     let status = https::get(place.expect("tcp://IP:PORT"), credentials, "/_ping");
     assert!(status.starts_with("HTTP/1.1 200 "), "{status}");

@@ -90,7 +90,7 @@ pub(crate) fn measure(setting: &Setting, plan: &Plan) -> Part {
         "through the lease: so many times TLS to the machine",
         LEASE,
         DIRECT,
-        Goal::AtMost(1.1),
+        Some(Goal::AtMost(1.1)),
     );
     let tls = part.median(DIRECT) / part.median(PLAIN);
     part.value(

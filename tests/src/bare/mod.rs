@@ -1,7 +1,9 @@
 //! QEMU without anything around it: the floor that a lease is compared with. The machine is that of the server's
 //! clones, from the same template; there is no libvirt, no network in use and no TLS. What it is asked is asked
-//! over the agent's serial port.
+//! over the agent's serial port. In between the floor and a lease is such a machine with an identity of its own,
+//! which is asked over TLS: what that takes is the guest's share of a lease.
 
+mod held;
 mod monitor;
 mod recipe;
 
@@ -14,6 +16,7 @@ use crate::process::{bounded, succeed};
 use monitor::{Agent, Monitor};
 use recipe::Places;
 
+pub use held::Held;
 pub use recipe::{Recipe, Start};
 
 /// For the programs that make what a machine needs.
@@ -35,6 +38,17 @@ pub struct Took {
     pub listening: Duration,
     /// Until the guest's Docker daemon had answered.
     pub whole: Duration,
+    /// Blocks of the guest's instructions that QEMU had translated by then; `None` where it translates none.
+    pub translated: Option<u64>,
+}
+
+/// A machine that runs. It ends when this is dropped.
+struct Machine {
+    _process: Process,
+    monitor: Monitor,
+    agent: Agent,
+    begun: Instant,
+    listening: Duration,
 }
 
 /// A QEMU that is killed when this is dropped.
@@ -51,7 +65,7 @@ impl Bare {
         succeed(
             bounded(LIMIT, "ip").args(["tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"]),
         );
-        succeed(bounded(LIMIT, "ip").args(["link", "set", TAP, "up"]));
+        held::lay_wire(TAP);
         Self { recipe, folder }
     }
 
@@ -60,6 +74,20 @@ impl Bare {
     /// # Panics
     /// When it does not.
     pub fn run(&self, start: Start) -> Took {
+        let mut machine = self.start(start);
+        match start {
+            Start::Clone => machine.agent.wait_docker(),
+            Start::Boot => machine.agent.wait_booted(),
+        }
+        let whole = machine.begun.elapsed();
+        Took {
+            listening: machine.listening,
+            whole,
+            translated: machine.monitor.translated(),
+        }
+    }
+
+    fn start(&self, start: Start) -> Machine {
         let places = Places {
             folder: &self.folder,
             tap: TAP,
@@ -76,21 +104,19 @@ impl Bare {
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
 
         let begun = Instant::now();
-        let _process = Process(qemu.spawn().expect("running QEMU"));
+        let process = Process(qemu.spawn().expect("running QEMU"));
         let mut monitor = Monitor::connect(&places.monitor());
         let listening = begun.elapsed();
         if start == Start::Clone {
             monitor.load(&self.recipe.template().join("devices"));
         }
         monitor.go();
-        let mut agent = Agent::connect(&places.channel());
-        match start {
-            Start::Clone => agent.wait_docker(),
-            Start::Boot => agent.wait_booted(),
-        }
-        Took {
+        Machine {
+            _process: process,
+            monitor,
+            agent: Agent::connect(&places.channel()),
+            begun,
             listening,
-            whole: begun.elapsed(),
         }
     }
 }

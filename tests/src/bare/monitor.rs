@@ -88,6 +88,17 @@ impl Monitor {
         self.ask("cont", None);
     }
 
+    /// How many blocks of the guest's instructions QEMU has translated; `None` with hardware virtualization.
+    pub(super) fn translated(&mut self) -> Option<u64> {
+        let line = json!({ "command-line": "info jit" });
+        let answer = self.ask("human-monitor-command", Some(line));
+        let text = answer.as_str().expect("text");
+        let mut lines = text.lines();
+        let count = lines.find_map(|line| line.strip_prefix("TB count"))?;
+        let number = count.split_whitespace().next().expect("a number");
+        Some(number.parse().expect("a number"))
+    }
+
     fn ask(&mut self, name: &str, arguments: Option<Value>) -> Value {
         let mut command = json!({ "execute": name });
         if let Some(arguments) = arguments {
@@ -142,7 +153,8 @@ impl Agent {
         }
     }
 
-    fn ask(&mut self, call: Call) -> Reply {
+    /// The agent's answer to a call that it takes.
+    pub(super) fn ask(&mut self, call: Call) -> Reply {
         let id = self.next;
         self.next += 1;
         let frame = guest_protocol::encode(&Request { id, call }).expect("a frame");

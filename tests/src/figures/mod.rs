@@ -221,9 +221,9 @@ impl Part {
     ///
     /// # Panics
     /// When one of them was not measured.
-    pub fn ratio(&mut self, name: &str, figure: &str, of: &str, goal: Goal) {
+    pub fn ratio(&mut self, name: &str, figure: &str, of: &str, goal: Option<Goal>) {
         let ratio = self.median(figure) / self.median(of);
-        self.value(name, Unit::Times, ratio, Some(goal));
+        self.value(name, Unit::Times, ratio, goal);
     }
 
     /// The median of a figure.

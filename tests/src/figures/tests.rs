@@ -11,7 +11,12 @@ pub(super) fn report() -> Report {
     }
     part.time("a boot", Duration::from_millis(400));
     part.ask("a lease", Goal::AtMost(60.0));
-    part.ratio("lease to boot", "a boot", "a lease", Goal::AtLeast(30.0));
+    part.ratio(
+        "lease to boot",
+        "a boot",
+        "a lease",
+        Some(Goal::AtLeast(30.0)),
+    );
     part.note("Nothing else ran.");
     Report {
         taken_at: "2026-01-02T03:04:05Z".to_owned(),
