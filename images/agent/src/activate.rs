@@ -46,8 +46,9 @@ pub(crate) async fn activate(
         .context("cannot set the clock")?;
     // Beside all that follows, whose end does not wait for it: a machine has two processors or more.
     tokio::spawn(docker::warm_up(WARM_UP_PATIENCE));
+    let (own, gateway, mac) = (order.address, order.gateway, order.gateway_mac);
     let (address, names, (rng_reseeded, tls, ssh_host_key), ()) = tokio::try_join!(
-        net::configure(card, order.address, order.gateway, order.gateway_mac),
+        beside(move || net::configure(card, own, gateway, mac)),
         names(order),
         secrets(order, quiesced),
         settings

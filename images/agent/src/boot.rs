@@ -144,14 +144,14 @@ async fn serve() -> anyhow::Result<Infallible> {
         outbox,
     ));
     oom::watch(events.clone()).context("cannot follow the kernel's log")?;
-    net::loopback_up().await?;
+    net::loopback_up()?;
     load_modules(&reaper).await?;
     // Docker does without.
     if let Err(error) = binfmt::register() {
         say!("programs for other processors do not run: {error:#}");
     }
     // Nobody else sets it.
-    let card = net::card_up().await?;
+    let card = net::card_up()?;
     let _ = state.card.set(card);
     parts.spawn(keep_containerd(reaper.clone(), events.clone()));
     parts.spawn(keep_dockerd(
@@ -195,7 +195,7 @@ async fn keep_dockerd(
     let mut prepared = state.prepared.subscribe();
     let fixed = prepared.wait_for(Option::is_some).await?.clone();
     if let Some(mtu) = fixed.and_then(|fixed| fixed.mtu) {
-        net::set_mtu(card, mtu).await?;
+        net::set_mtu(card, mtu)?;
     }
     let running = Arc::clone(&state.dockerd);
     let exited = |status| {

@@ -345,6 +345,8 @@ async fn the_end_of_input_is_passed_on_and_output_still_comes() {
         .unwrap()
         .unwrap();
     assert_eq!(output, "output after the end of input");
+    // They would come first of all.
+    assert_eq!(client.get_ref().1.tls13_tickets_received(), 0);
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ mod liveness;
 mod logs;
 mod mounts;
 mod net;
+mod netlink;
 mod oom;
 mod phase;
 mod port;

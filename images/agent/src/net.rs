@@ -4,11 +4,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::neighbour::NeighbourState;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder, new_connection};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use crate::netlink::{self, Change};
 
 /// The index that the kernel gives `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -22,8 +26,8 @@ pub(crate) struct Card(u32);
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) async fn loopback_up() -> anyhow::Result<()> {
-    with_netlink(async |netlink| up(&netlink, LOOPBACK).await.context("cannot bring lo up")).await
+pub(crate) fn loopback_up() -> anyhow::Result<()> {
+    netlink::apply(vec![up("bring lo up", LOOPBACK)])
 }
 
 /// Finds the network card and switches it on. It has no address yet, so nothing comes or goes; but
@@ -31,14 +35,9 @@ pub(crate) async fn loopback_up() -> anyhow::Result<()> {
 ///
 /// # Errors
 /// There is not exactly one, or the kernel's.
-pub(crate) async fn card_up() -> anyhow::Result<Card> {
+pub(crate) fn card_up() -> anyhow::Result<Card> {
     let card = card(Path::new("/sys/class/net"))?;
-    with_netlink(async |netlink| {
-        up(&netlink, card.0)
-            .await
-            .context("cannot switch the network card on")
-    })
-    .await?;
+    netlink::apply(vec![up("switch the network card on", card.0)])?;
     Ok(card)
 }
 
@@ -46,60 +45,44 @@ pub(crate) async fn card_up() -> anyhow::Result<Card> {
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) async fn set_mtu(Card(index): Card, mtu: u16) -> anyhow::Result<()> {
-    with_netlink(async |netlink| {
-        let link = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
-        netlink
-            .link()
-            .set(link)
-            .execute()
-            .await
-            .with_context(|| format!("cannot set the MTU {mtu}"))
-    })
-    .await
+pub(crate) fn set_mtu(Card(index): Card, mtu: u16) -> anyhow::Result<()> {
+    let link = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
+    netlink::apply(vec![Change {
+        what: format!("set the MTU {mtu}"),
+        message: RouteNetlinkMessage::SetLink(link),
+    }])
 }
 
 /// Gives the network card, which is on, its address, its routes and its neighbour, and tells which address it has then.
 ///
 /// # Errors
 /// The first step that failed.
-pub(crate) async fn configure(
+pub(crate) fn configure(
     Card(index): Card,
     address: Ipv4Addr,
     gateway: Ipv4Addr,
     gateway_mac: [u8; 6],
 ) -> anyhow::Result<Ipv4Addr> {
-    with_netlink(async |netlink| {
-        netlink
-            .address()
-            .add(index, IpAddr::V4(address), HOST_PREFIX)
-            .replace()
-            .execute()
-            .await
-            .with_context(|| format!("cannot set the address {address}"))?;
-        for (route, what) in routes(index, gateway) {
-            netlink
-                .route()
-                .add(route)
-                .replace()
-                .execute()
-                .await
-                .with_context(|| format!("cannot set the route to {what}"))?;
-        }
-        // For good: the gateway's address is the same for all guests and never moves, and a
-        // neighbour that must be asked for again costs the first packet after a pause a round trip.
-        netlink
-            .neighbours()
-            .add(index, IpAddr::V4(gateway))
-            .link_layer_address(&gateway_mac)
-            .state(NeighbourState::Permanent)
-            .replace()
-            .execute()
-            .await
-            .context("cannot enter the gateway as a neighbour")?;
-        address_of(&netlink, index).await
-    })
-    .await
+    let own = AddressMessageBuilder::<Ipv4Addr>::new()
+        .index(index)
+        .address(address, HOST_PREFIX);
+    let own = Change {
+        what: format!("set the address {address}"),
+        message: RouteNetlinkMessage::NewAddress(own.build()),
+    };
+    let routes = routes(index, gateway).map(|(route, what)| Change {
+        what: format!("set the route to {what}"),
+        message: RouteNetlinkMessage::NewRoute(route),
+    });
+    let neighbour = Change {
+        what: "enter the gateway as a neighbour".to_owned(),
+        message: RouteNetlinkMessage::NewNeighbour(neighbour(index, gateway, gateway_mac)),
+    };
+    let mut changes = vec![own];
+    changes.extend(routes);
+    changes.push(neighbour);
+    netlink::apply(changes)?;
+    address_of(index)
 }
 
 /// The gateway is a neighbour although its address is in no common subnet; all else goes through it.
@@ -116,41 +99,38 @@ fn routes(index: u32, gateway: Ipv4Addr) -> [(RouteMessage, &'static str); 2] {
     [(to_gateway, "the gateway"), (default, "all else")]
 }
 
-async fn up(netlink: &Handle, index: u32) -> Result<(), rtnetlink::Error> {
-    netlink
-        .link()
-        .set(LinkUnspec::new_with_index(index).up().build())
-        .execute()
-        .await
+/// For good: the gateway's address is the same for all guests and never moves, and a neighbour that must be asked for
+/// again costs the first packet after a pause a round trip.
+fn neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> NeighbourMessage {
+    let mut neighbour = NeighbourMessage::default();
+    neighbour.header.family = AddressFamily::Inet;
+    neighbour.header.ifindex = index;
+    neighbour.header.state = NeighbourState::Permanent;
+    neighbour.attributes = vec![
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
+    ];
+    neighbour
+}
+
+fn up(what: &str, index: u32) -> Change {
+    Change {
+        what: what.to_owned(),
+        message: RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()),
+    }
 }
 
 /// The first IPv4 address of a link, as the kernel lists it.
-async fn address_of(netlink: &Handle, index: u32) -> anyhow::Result<Ipv4Addr> {
-    let mut addresses = netlink
-        .address()
-        .get()
-        .set_link_index_filter(index)
-        .execute();
-    while let Some(message) = addresses
-        .try_next()
-        .await
-        .context("cannot list addresses")?
-    {
-        for attribute in &message.attributes {
-            if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
-                return Ok(*address);
-            }
-        }
-    }
-    bail!("the network card has no address")
-}
-
-async fn with_netlink<T>(work: impl AsyncFnOnce(Handle) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let (connection, handle, _) = new_connection().context("cannot open netlink")?;
-    let pump = tokio::spawn(connection);
-    let outcome = work(handle).await;
-    pump.abort();
-    outcome
+fn address_of(index: u32) -> anyhow::Result<Ipv4Addr> {
+    let addresses = netlink::addresses()?;
+    let of_link = addresses.iter().filter(|it| it.header.index == index);
+    of_link
+        .flat_map(|address| &address.attributes)
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+            _ => None,
+        })
+        .context("the network card has no address")
 }
 
 /// The one network card. Docker's bridges and containers' links are no devices.
@@ -180,6 +160,9 @@ fn card(interfaces: &Path) -> anyhow::Result<Card> {
 mod tests {
     use std::fs::{create_dir_all, write};
 
+    use nix::sched::{CloneFlags, unshare};
+    use rtnetlink::LinkVeth;
+
     use super::*;
 
     #[test]
@@ -202,5 +185,83 @@ mod tests {
         assert_eq!(card(folder.path()).unwrap(), Card(2));
         make("eth1", 4, true);
         assert!(card(folder.path()).is_err());
+    }
+
+    /// One that is off.
+    fn a_card() -> Card {
+        let card = LinkVeth::new("card0", "card1").build();
+        netlink::apply(vec![Change {
+            what: "make a card".to_owned(),
+            message: RouteNetlinkMessage::NewLink(card),
+        }])
+        .unwrap();
+        Card(nix::net::if_::if_nametoindex("card0").unwrap())
+    }
+
+    /// What `work` answers in a network of its own, in which there is `lo` only.
+    fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn the_card_gets_all_that_it_needs_and_again_if_it_is_asked_again() {
+        let (address, gateway) = (Ipv4Addr::new(198, 18, 0, 9), Ipv4Addr::new(169, 254, 1, 1));
+        let (given, kernels) = alone(|| {
+            loopback_up().unwrap();
+            let card = a_card();
+            set_mtu(card, 1400).unwrap();
+            netlink::apply(vec![up("switch it on", card.0)]).unwrap();
+            for _ in 0..2 {
+                assert_eq!(configure(card, address, gateway, [2; 6]).unwrap(), address);
+            }
+            let other = Ipv4Addr::new(198, 18, 0, 10);
+            let given = configure(card, other, gateway, [2; 6]).unwrap();
+            let kernels = ["route", "arp"].map(|table| {
+                std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap()
+            });
+            (given, kernels)
+        });
+        // The kernel lists the one first that was there first.
+        assert_eq!(given, address);
+        let [routes, neighbours] = kernels;
+        let lines: Vec<Vec<&str>> = routes
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().take(3).collect())
+            .collect();
+        assert!(
+            lines.contains(&vec!["card0", "00000000", "0101FEA9"]),
+            "{routes}"
+        );
+        assert!(
+            lines.contains(&vec!["card0", "0101FEA9", "00000000"]),
+            "{routes}"
+        );
+        assert!(neighbours.contains("169.254.1.1"), "{neighbours}");
+    }
+
+    #[test]
+    fn what_fails_is_named() {
+        let (address, gateway) = (Ipv4Addr::new(198, 18, 0, 9), Ipv4Addr::new(169, 254, 1, 1));
+        let error = alone(|| {
+            // A card that is off takes an address and no route.
+            configure(a_card(), address, gateway, [2; 6]).unwrap_err()
+        });
+        let words = format!("{error:#}");
+        assert!(
+            words.starts_with("cannot set the route to the gateway: "),
+            "{words}"
+        );
+        let error = alone(|| configure(Card(77), address, gateway, [2; 6]).unwrap_err());
+        assert!(
+            format!("{error:#}").starts_with("cannot set the address"),
+            "{error:#}"
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
 /// What a client wants of this guest.
@@ -67,12 +67,16 @@ pub(crate) fn server_configs(
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(TlsError::Verifier)?;
-    let docker = ServerConfig::builder_with_provider(provider)
+    let mut docker = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .map_err(TlsError::Certificate)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(cert_pem, "certificate")?, key)
         .map_err(TlsError::Certificate)?;
+    // Docker's clients do not resume sessions. To make tickets for them is work on the way to each first answer, and
+    // whoever holds the lease now is asked for its certificate each time.
+    docker.send_tls13_tickets = 0;
+    docker.session_storage = Arc::new(NoServerSessionStorage {});
     let mut ssh = docker.clone();
     ssh.alpn_protocols = vec![guest_protocol::SSH_ALPN.to_vec()];
     Ok(ServerConfigs {

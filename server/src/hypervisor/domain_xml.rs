@@ -28,6 +28,10 @@ const MODERN: &str = "virtio-non-transitional";
 /// guests: how long a write takes would tell one what is in another's memory.
 const UNNEEDED: &str = "i8042=off,sata=off,smbus=off,vmport=off,mem-merge=off";
 
+/// A machine that went on elsewhere tells its network where it is now, five times in a second, and QEMU takes
+/// each clone for one. A clone's wire is new, and its other end knows all addresses.
+const QUIET_CARD: &str = "virtio-net-device.guest_announce=off";
+
 /// The guest agent is `/init` of the initramfs and finds the disk itself. A kernel that panics
 /// reboots at once, which ends the VM.
 ///
@@ -282,6 +286,7 @@ fn command_line(xml: &mut String, spec: &VmSpec, folder: &VmFolder) -> fmt::Resu
         let _ = write!(machine, ",memory-backend={MEMORY}");
     }
     arguments.extend(["-machine".to_owned(), machine]);
+    arguments.extend(["-global", QUIET_CARD].map(str::to_owned));
     if matches!(spec.source, Source::Clone(_)) {
         arguments.extend(["-incoming", "defer"].map(str::to_owned));
     } else {
