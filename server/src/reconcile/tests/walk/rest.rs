@@ -28,7 +28,10 @@ impl World {
         // What was wrong was so before whatever comes now.
         self.advance(Duration::from_millis(1)).await;
         self.lives.disturbed = false;
+        // Machines that stood still have written what they had waited to write, and may have filled the
+        // disk with it.
         self.lives.low_since = None;
+        self.is_it_low();
         self.tally.rests += 1;
     }
 

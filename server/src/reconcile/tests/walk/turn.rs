@@ -318,7 +318,7 @@ impl World {
         }
     }
 
-    fn is_it_low(&mut self) {
+    pub(super) fn is_it_low(&mut self) {
         // Whoever looked before may act on it later; whoever looks later finds it.
         if self.sim.free_bytes() < self.settings.policy.disk_reserve_bytes {
             let now = self.now();
