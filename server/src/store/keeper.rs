@@ -14,13 +14,14 @@ use super::opening::Opening;
 use super::reserve::Reserve;
 use super::{StoreError, locked};
 
-/// After how many of the writer's statements the log is taken in. Each adds some three pages to it.
-const STATEMENTS: u64 = 500;
+/// After how many pages of the writer's, of 4 KiB, the log is taken in: 4 MiB.
+const PAGES: u64 = 1024;
 
-/// After how many the writer waits for the keeper, which is slower: the log must not grow without end.
-const MOST_STATEMENTS: u64 = 2000;
+/// After how many the writer waits for the keeper, which is slower: the log must not grow without end. Before the
+/// longest transaction has come to what is set aside for the log (`reserve.rs`).
+const MOST_PAGES: u64 = 5120;
 
-/// With so many pages of 4 KiB the log is to begin anew: 12 MiB. Fewer would be taken in again and again, more would
+/// With so many pages the log is to begin anew: 12 MiB. Fewer would be taken in again and again, more would
 /// be read back after a crash.
 const LOG_PAGES: i64 = 3072;
 
@@ -31,7 +32,7 @@ pub(super) struct Keeper {
     call: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
-    /// The writer's statements since the last call.
+    /// The writer's pages since the last call.
     since_call: u64,
     /// Those since the log began anew.
     in_log: u64,
@@ -44,6 +45,32 @@ struct Shared {
     at_work: Mutex<()>,
     /// Little of a long log is left to be taken in.
     little_is_left: AtomicBool,
+    /// It was said that it cannot be taken in.
+    told: AtomicBool,
+}
+
+impl Shared {
+    /// Has people know, once, that the log cannot be taken in, and that it can again.
+    fn tell<T>(&self, taken_in: Result<T, StoreError>) -> Option<T> {
+        let told = self.told.swap(taken_in.is_err(), Ordering::Relaxed);
+        match taken_in {
+            Ok(done) => {
+                if told {
+                    tracing::info!("the log is taken into the database again");
+                }
+                Some(done)
+            }
+            Err(error) => {
+                if !told {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the log is not taken into the database and grows until it is; it is tried again"
+                    );
+                }
+                None
+            }
+        }
+    }
 }
 
 /// The keeper waits as long as the writer has this.
@@ -72,11 +99,11 @@ impl Keeper {
         })
     }
 
-    /// The writer has carried out so many statements more.
-    pub(super) fn carried_out(&mut self, statements: u64) {
-        self.in_log += statements;
-        self.since_call += statements;
-        if self.since_call >= STATEMENTS {
+    /// The writer has written so many pages more.
+    pub(super) fn wrote(&mut self, pages: u64) {
+        self.in_log += pages;
+        self.since_call += pages;
+        if self.since_call >= PAGES {
             self.since_call = 0;
             if let Some(call) = &self.call {
                 // One that is called already comes again.
@@ -90,8 +117,9 @@ impl Keeper {
         let Shared {
             at_work,
             little_is_left,
+            ..
         } = &*self.shared;
-        if self.in_log >= MOST_STATEMENTS {
+        if self.in_log >= MOST_PAGES {
             return Some(locked(at_work));
         }
         if !little_is_left.load(Ordering::Relaxed) {
@@ -105,15 +133,16 @@ impl Keeper {
         }
     }
 
+    /// What became of taking it in is told to people.
+    pub(super) fn tell<T>(&self, taken_in: Result<T, StoreError>) -> Option<T> {
+        self.shared.tell(taken_in)
+    }
+
     /// Nothing of the log is left, or as little as readers leave.
     pub(super) fn begins_anew(&mut self, wholly: bool) {
         self.shared.little_is_left.store(false, Ordering::Relaxed);
         // Who reads now will have gone by then.
-        self.in_log = if wholly {
-            0
-        } else {
-            MOST_STATEMENTS - STATEMENTS
-        };
+        self.in_log = if wholly { 0 } else { MOST_PAGES - PAGES };
     }
 }
 
@@ -134,20 +163,12 @@ fn keep(opening: &Opening, reserve: &Reserve, calls: &Receiver<()>, shared: &Sha
         let turn = locked(&shared.at_work);
         let taken_in = take_in(&mut connection, opening);
         drop(turn);
-        match taken_in {
-            Ok(pages) => {
-                // What was taken in is on its way to the disk. The writer would wait for it.
-                reserve.flush();
-                let is_long = pages >= LOG_PAGES;
-                shared.little_is_left.store(is_long, Ordering::Relaxed);
-            }
-            // As long as it does not work the writer takes in all that there is.
-            Err(error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "the log is not taken into the database now"
-                );
-            }
+        // As long as it does not work the writer takes in all that there is.
+        if let Some(pages) = shared.tell(taken_in) {
+            // What was taken in is on its way to the disk. The writer would wait for it.
+            reserve.flush();
+            let is_long = pages >= LOG_PAGES;
+            shared.little_is_left.store(is_long, Ordering::Relaxed);
         }
     }
 }

@@ -330,15 +330,17 @@ pub(super) async fn ports(
     rows.iter().map(port).collect()
 }
 
-/// Deletes leases that ended before this moment.
+/// Deletes leases that ended before this moment, at most so many.
 pub(super) fn prune(
     line: &Line,
     node: InstallId,
     before: OffsetDateTime,
+    most: usize,
 ) -> Result<usize, StoreError> {
     line.execute(
-        "DELETE FROM leases WHERE node_id = $1 AND state = 'ended' AND ended_at < $2",
-        params![node.to_string(), micros(before)],
+        "DELETE FROM leases WHERE id IN (SELECT id FROM leases \
+         WHERE node_id = $1 AND state = 'ended' AND ended_at < $2 ORDER BY ended_at LIMIT $3)",
+        params![node.to_string(), micros(before), most],
     )
 }
 

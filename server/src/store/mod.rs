@@ -58,6 +58,10 @@ use writer::{Change, Desk, Operation, Writer};
 /// Reads go on beside the one writer that SQLite allows, which has a connection of its own.
 const READERS: u32 = 4;
 
+/// How many leases, and how many VMs, are forgotten in one transaction: others wait for that long, and the log
+/// grows by some ten pages for each.
+const PRUNED_TOGETHER: usize = 100;
+
 /// The database.
 #[derive(Debug)]
 pub struct Store {
@@ -205,12 +209,19 @@ impl Store {
         Ok((rows.vms, rows.leases))
     }
 
-    /// Forgets leases that ended and VMs that were gone before this moment. Answers how many.
+    /// Forgets leases that ended and VMs that were gone before this moment, a few at a time. Answers how many.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn prune(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
-        let forgotten = self.write(Prune { before }).await?;
+        let mut forgotten = 0;
+        loop {
+            let Pruned { leases, vms } = self.write(Prune { before }).await?;
+            forgotten += (leases + vms) as u64;
+            if leases.max(vms) < PRUNED_TOGETHER {
+                break;
+            }
+        }
         // The file grew, or there was no space before.
         self.set_space_aside().await;
         Ok(forgotten)
@@ -263,15 +274,21 @@ struct Prune {
     before: OffsetDateTime,
 }
 
-impl Operation for Prune {
-    type Answer = u64;
+/// How many were forgotten.
+struct Pruned {
+    leases: usize,
+    vms: usize,
+}
 
-    fn run(&self, change: &mut Change<'_>) -> Result<u64, StoreError> {
+impl Operation for Prune {
+    type Answer = Pruned;
+
+    fn run(&self, change: &mut Change<'_>) -> Result<Pruned, StoreError> {
         // Leases first: they refer to VMs.
-        let leases = leases::prune(change.line, change.node, self.before)?;
-        let vms = vms::prune(change.line, change.node, self.before)?;
+        let leases = leases::prune(change.line, change.node, self.before, PRUNED_TOGETHER)?;
+        let vms = vms::prune(change.line, change.node, self.before, PRUNED_TOGETHER)?;
         change.wrote();
-        Ok((leases + vms) as u64)
+        Ok(Pruned { leases, vms })
     }
 }
 

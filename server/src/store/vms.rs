@@ -226,10 +226,13 @@ pub(super) fn prune(
     line: &Line,
     node: InstallId,
     before: OffsetDateTime,
+    most: usize,
 ) -> Result<usize, StoreError> {
     line.execute(
-        "DELETE FROM vms WHERE node_id = $1 AND state = 'gone' AND phase_since < $2 \
-         AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.vm_id = vms.id)",
-        params![node.to_string(), micros(before)],
+        "DELETE FROM vms WHERE id IN (SELECT id FROM vms \
+         WHERE node_id = $1 AND state = 'gone' AND phase_since < $2 \
+         AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.vm_id = vms.id) \
+         ORDER BY phase_since LIMIT $3)",
+        params![node.to_string(), micros(before), most],
     )
 }

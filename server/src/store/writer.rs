@@ -211,7 +211,7 @@ struct Connected {
     line: Line,
     /// SQLite's own count of what other connections wrote; `None` before the first look.
     others: Option<i64>,
-    /// How many of its statements the keeper of the log was told of.
+    /// How many of the pages that it wrote the keeper of the log was told of.
     counted: u64,
 }
 
@@ -324,19 +324,16 @@ impl Writer {
         let Some(Connected { line, counted, .. }) = &mut self.line else {
             return;
         };
-        let carried_out = line.statements() - std::mem::replace(counted, line.statements());
-        self.keeper.carried_out(carried_out);
+        let written = line.pages_written();
+        self.keeper
+            .wrote(written - std::mem::replace(counted, written));
         let Some(turn) = self.keeper.writers_turn() else {
             return;
         };
-        let wholly = line.take_log_in().inspect_err(|error| {
-            tracing::debug!(
-                error = error as &dyn std::error::Error,
-                "the rest of the log is not taken into the database now"
-            );
-        });
+        let wholly = line.take_log_in();
         drop(turn);
-        self.keeper.begins_anew(wholly.unwrap_or(false));
+        let wholly = self.keeper.tell(wholly).unwrap_or(false);
+        self.keeper.begins_anew(wholly);
     }
 
     fn connect(&self) -> Result<Connected, StoreError> {

@@ -336,12 +336,49 @@ async fn the_log_begins_anew_however_much_is_written() {
 }
 
 #[tokio::test]
+async fn the_log_begins_anew_however_much_each_write_adds() {
+    let Fixture { store, folder } = Fixture::new().await;
+    let log = folder.path().join("state.db-wal");
+    let mut longest = 0;
+    // A hundred pages each.
+    let much = BTreeMap::from([("job".to_owned(), "x".repeat(400_000))]);
+    for id in 0..150 {
+        let new = NewLease {
+            labels: much.clone(),
+            ..new_lease(id)
+        };
+        insert(&store, &new).await;
+        longest = std::fs::metadata(&log).unwrap().len().max(longest);
+    }
+    // Less than what whoever commits would let it grow to.
+    assert!(longest < 22 << 20, "{longest} bytes");
+}
+
+#[tokio::test]
+async fn what_is_over_is_forgotten_a_few_at_a_time() {
+    const LEASES: u64 = 250;
+    let Fixture { store, folder: _f } = Fixture::new().await;
+    let over = (0..LEASES).map(async |id| {
+        let lease = insert(&store, &new_lease(id)).await;
+        let ending = store.end_lease(&lease, EndReason::Released, None, at(1));
+        let ending = ending.await.unwrap().unwrap();
+        store.finish_lease(&ending, at(2)).await.unwrap().unwrap();
+    });
+    join_all(over).await;
+    let commits = store.changes();
+    let before = *commits.borrow();
+    assert_eq!(store.prune(at(10)).await.unwrap(), LEASES);
+    assert_eq!(*commits.borrow() - before, 3);
+    assert_eq!(store.prune(at(10)).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn the_log_is_taken_in_while_nobody_writes() {
     let Fixture { store, folder } = Fixture::new().await;
     let length = || std::fs::metadata(folder.path().join("state.db")).unwrap();
     let before = length().len();
     // Enough for the keeper and too little for whoever commits.
-    for id in 0..200 {
+    for id in 0..300 {
         insert(&store, &new_lease(id)).await;
     }
     let taken_in = async {
