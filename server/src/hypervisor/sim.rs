@@ -323,6 +323,11 @@ impl SimHypervisor {
                 self.until_let_go().await;
                 done
             }
+            #[expect(
+                clippy::panic,
+                reason = "so that what outlives a fault of ours is seen to"
+            )]
+            Some(SimFault::Panics) => panic!("{verb:?} was told to panic"),
             Some(SimFault::Hangs) => {
                 self.until_let_go().await;
                 Err(HypervisorError::Timeout {

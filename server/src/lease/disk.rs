@@ -31,10 +31,12 @@ pub(super) fn is_low(snapshot: &Snapshot, policy: &Policy) -> bool {
         .as_ref()
         .and_then(|host| host.free_disk_bytes);
     let known = [snapshot.free_disk_bytes, seen];
-    known
-        .into_iter()
-        .flatten()
-        .any(|free| free < policy.disk_reserve_bytes)
+    known.into_iter().any(|free| is_lacking(free, policy))
+}
+
+/// Whether that is less than the reserve. What is not known is enough.
+pub(super) fn is_lacking(free: Option<u64>, policy: &Policy) -> bool {
+    free.is_some_and(|free| free < policy.disk_reserve_bytes)
 }
 
 /// Decides who is given up so that the disk has its reserve again: VMs without a lease if they alone

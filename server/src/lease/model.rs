@@ -132,6 +132,17 @@ pub struct LeaseRow {
     pub phase: LeasePhase,
 }
 
+impl LeaseRow {
+    /// The machine that it has while it is active.
+    #[must_use]
+    pub fn machine(&self) -> Option<VmId> {
+        match &self.phase {
+            LeasePhase::Active(grant) => Some(grant.vm),
+            _ => None,
+        }
+    }
+}
+
 /// Where a lease is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeasePhase {

@@ -2,8 +2,9 @@
 //!
 //! Most leases need nothing for most of their time: they are active, their VM is theirs, and no deadline
 //! has come. A plan that looks at all others, and knows of these what they take together
-//! ([`Quiet`]), is the plan that would be made from all. Whatever concerns all of them (a look at the
-//! host, a server that stops) still needs all of them.
+//! ([`Quiet`]), is the plan that would be made from all. A look at the host concerns those of which it
+//! shows something amiss (`shown.rs`). Whatever concerns all of them (a disk without its reserve, a server
+//! that stops) still needs all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,6 +72,17 @@ impl Roster {
         self.leases.values()
     }
 
+    /// VMs of which one of both knows another row than the other, or none.
+    #[must_use]
+    pub fn changed_vms(&self, other: &Self) -> BTreeSet<VmId> {
+        let differs = |id: &VmId| {
+            let generation = |roster: &Self| roster.vm(*id).map(|vm| vm.generation);
+            generation(self) != generation(other)
+        };
+        let all = self.vms.keys().chain(other.vms.keys()).copied();
+        all.filter(differs).collect()
+    }
+
     /// This VM is now so; one that is gone is forgotten.
     pub fn put_vm(&mut self, row: VmRow) {
         self.stir(row.id);
@@ -102,25 +114,26 @@ impl Roster {
         }
     }
 
-    /// Finds out who needs nothing at `now`. Of whom a deadline has come, or on whose VM somebody works,
-    /// is not among them; `heard` tells what is known of the guest of a VM, and who holds this has
-    /// [stirred](Self::stir) those of which that has changed.
+    /// Finds out who needs nothing at `now`. Of whom a deadline has come, or whose VM is among those that
+    /// `need` a look, as somebody works on it or it is not as it should be, is not among them; `heard` tells
+    /// what is known of the guest of a VM, and who holds this has [stirred](Self::stir) those of which that
+    /// has changed.
     pub fn settle(
         &mut self,
         now: OffsetDateTime,
-        busy: &BTreeSet<VmId>,
+        need: &BTreeSet<VmId>,
         heard: impl Fn(VmId) -> Heard,
         policy: &Policy,
     ) {
         for lease in self.quiet.due(now) {
             self.wake(lease);
         }
-        for vm in busy {
+        for vm in need {
             self.stir(*vm);
         }
         let quiet = Arc::make_mut(&mut self.quiet);
         for id in std::mem::take(&mut self.restless_leases) {
-            let pair = pair(&self.vms, &self.leases, id).filter(|(.., vm)| !busy.contains(&vm.id));
+            let pair = pair(&self.vms, &self.leases, id).filter(|(.., vm)| !need.contains(&vm.id));
             let rest = pair.and_then(|(lease, grant, vm)| {
                 let due = deadline::rests_until(now, lease, grant, heard(vm.id), policy)?;
                 Some((lease, grant, vm, due))

@@ -29,7 +29,8 @@ pub struct Snapshot {
     /// Leases that need nothing now; none when what is planned concerns all.
     pub quiet: Arc<Quiet>,
     /// What the host showed; `None` when it was not or could not be asked this time. Whatever needs
-    /// to know is then left for another time. It concerns all: nobody is quiet then.
+    /// to know is then left for another time. It says nothing of the machines of leases that are quiet:
+    /// those run. Nobody is quiet when it shows a disk without its reserve.
     pub observed: Option<Observed>,
     /// VMs with an action in flight, the machines that become templates included (they have no
     /// row). Nothing is planned for them, but for writing into the row that their time is over.

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use remote_docker_api::LeaseId;
 use time::OffsetDateTime;
 
+use super::closing::Course;
 use super::{Reconciler, Work};
-use crate::hypervisor::Observed;
 use crate::ids::VmId;
-use crate::lease::{Heard, Policy, Sight, Snapshot};
+use crate::lease::{Heard, Policy, Shown, Sight, Snapshot};
 
 /// VMs and leases that a step works on.
 pub(super) type Busy = (BTreeSet<VmId>, BTreeSet<LeaseId>);
@@ -38,17 +38,18 @@ impl Reconciler {
         policy
     }
 
-    /// What is to be planned for, of all leases and VMs or of those that may need something.
+    /// What is to be planned for: leases and VMs that may need something, and all of them where a look
+    /// that was `shown`, or the server's course, concerns all.
     pub(super) fn snapshot(
         &mut self,
-        of_all: bool,
-        observed: Option<Observed>,
+        shown: Option<Shown>,
         (busy_vms, busy_leases): Busy,
         policy: &Policy,
         now: OffsetDateTime,
     ) -> Snapshot {
         let Self {
             context,
+            course,
             memory,
             mirror,
             ..
@@ -64,12 +65,21 @@ impl Reconciler {
             listening_since,
             activity: memory.activity.get(&vm).copied(),
         };
-        roster.settle(now, &busy_vms, heard, policy);
-        let Sight { vms, leases, quiet } = if of_all {
+        let mut need = busy_vms.clone();
+        need.extend(shown.iter().flat_map(Shown::amiss));
+        roster.settle(now, &need, heard, policy);
+        let of_all = shown.as_ref().is_some_and(|it| it.concerns_all(policy));
+        let Sight { vms, leases, quiet } = if of_all || *course != Course::Serving {
             roster.whole()
         } else {
             roster.restless()
         };
+        let observed = shown.map(|shown| shown.of(&vms));
+        #[cfg(test)]
+        self.most_planned.fetch_max(
+            vms.len() + leases.len(),
+            std::sync::atomic::Ordering::Relaxed,
+        );
         let known = |vm: VmId| Some((vm, *memory.activity.get(&vm)?));
         let activity = vms.iter().filter_map(|vm| known(vm.id)).collect();
         Snapshot {

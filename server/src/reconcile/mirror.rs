@@ -22,7 +22,9 @@ pub(super) struct Mirror {
 pub(super) struct News {
     /// Anything may have.
     pub(super) all: bool,
+    /// VMs that did, also then.
     pub(super) vms: BTreeSet<VmId>,
+    /// Leases that did, but for then.
     pub(super) leases: BTreeSet<LeaseId>,
 }
 
@@ -44,12 +46,14 @@ impl Mirror {
     pub(super) async fn catch_up(&mut self, store: &Store) -> Result<News, StoreError> {
         Ok(match self.follower.catch_up(store).await? {
             Changes::All(Rows { vms, leases, ports }) => {
-                self.roster = Roster::new(vms, leases);
+                let roster = Roster::new(vms, leases);
+                let before = std::mem::replace(&mut self.roster, roster);
                 self.taken = ports.iter().map(|(_, port)| *port).collect();
                 self.ports = ports.into_iter().collect();
                 News {
                     all: true,
-                    ..News::default()
+                    vms: before.changed_vms(&self.roster),
+                    leases: BTreeSet::new(),
                 }
             }
             Changes::These { vms, leases } => {

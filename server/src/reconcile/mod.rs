@@ -11,9 +11,9 @@ mod closing;
 mod disk;
 mod gather;
 mod jobs;
+mod look;
 mod memory;
 mod mirror;
-mod observation;
 mod outcome;
 mod perform;
 mod publish;
@@ -40,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::guest::Guests;
+use crate::hypervisor::Hypervisor;
 use crate::hypervisor::template::Templates;
-use crate::hypervisor::{Hypervisor, Observed};
 use crate::ids::VmId;
 use crate::lease::{Action, DestroyReason, VmPhase, next_wakeup, plan};
 use crate::metrics::Metrics;
@@ -51,9 +51,9 @@ use crate::store::{Store, StoreError};
 use closing::Course;
 use disk::DiskWatch;
 use jobs::{Context, Outcome};
+use look::{Look, Looks};
 use memory::Memory;
 use mirror::Mirror;
-use observation::Before;
 use publish::Readmission;
 use upkeep::Upkeep;
 use watch::{Report, Teller};
@@ -86,6 +86,9 @@ pub struct Reconciler {
     /// The running jobs that work on a VM.
     jobs: HashMap<tokio::task::Id, Job>,
     look: Look,
+    looks: Looks,
+    /// Rows of what is over are being deleted.
+    prunes: bool,
     disk: DiskWatch,
     readmission: Readmission,
     /// What the relay was told.
@@ -102,6 +105,7 @@ pub struct Reconciler {
     /// What those who watch the guests found out, and where they send it.
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
+    watchers: JoinSet<()>,
     /// Who tells holders what guests run out of, while the loop runs.
     teller: Option<Teller>,
     course: Course,
@@ -109,6 +113,9 @@ pub struct Reconciler {
     ends_at: Option<Instant>,
     /// What was logged of the database's failure, and when.
     database_failed: Option<(String, Instant)>,
+    /// The most rows that a plan was made from.
+    #[cfg(test)]
+    most_planned: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// A job that works on a VM.
@@ -133,15 +140,6 @@ enum Work {
     TakesAway,
     /// Lets one go on that stood still.
     Resumes,
-}
-
-/// Looking at the host.
-enum Look {
-    Due,
-    /// One or more: another may become due before the last has ended.
-    UnderWay,
-    Seen(Before, Observed),
-    Rested,
 }
 
 impl Reconciler {
@@ -175,6 +173,8 @@ impl Reconciler {
             running: JoinSet::new(),
             jobs: HashMap::new(),
             look: Look::Due,
+            looks: Looks::default(),
+            prunes: false,
             disk,
             readmission: Readmission::default(),
             published: HashMap::new(),
@@ -186,10 +186,13 @@ impl Reconciler {
             listening_since,
             reports,
             reporter,
+            watchers: JoinSet::new(),
             teller: None,
             course: Course::Serving,
             ends_at: None,
             database_failed: None,
+            #[cfg(test)]
+            most_planned: Arc::default(),
         }
     }
 
@@ -258,7 +261,7 @@ impl Reconciler {
                     _ = changes.changed(), if !paused => {}
                     _ = period.tick(), if !paused => {
                         if matches!(self.look, Look::Rested) { self.look = Look::Due }
-                        self.prune().await;
+                        self.prune();
                     }
                     () = self.disk.alarm() => {
                         if matches!(self.look, Look::Rested) { self.look = Look::Due }
@@ -268,6 +271,9 @@ impl Reconciler {
                     Some(ended) = self.running.join_next_with_id() => self.job_ended(ended),
                     Some(report) = self.reports.recv() => {
                         if !self.hear(report) { continue }
+                    }
+                    Some(ended) = self.watchers.join_next_with_id() => {
+                        if !self.watcher_ended(ended) { continue }
                     }
                 }
                 break;
@@ -287,8 +293,9 @@ impl Reconciler {
         let busy = self.busy(now);
         let news = self.mirror.catch_up(&self.context.store).await?;
         self.hear_who_gave_up().await;
-        let observed = match std::mem::replace(&mut self.look, Look::Rested) {
-            Look::Seen(before, observed) => Some(before.settle(observed, self.mirror.roster.vms())),
+        self.looks.note(&news.vms);
+        let shown = match std::mem::replace(&mut self.look, Look::Rested) {
+            Look::Seen(sighting) => Some(sighting.settle(&self.mirror.roster)),
             Look::Due => {
                 self.look_at_host();
                 None
@@ -299,11 +306,11 @@ impl Reconciler {
             }
         };
         let mut policy = self.policy();
-        let concerns_all = observed.is_some() || self.course != Course::Serving;
-        let mut snapshot = self.snapshot(concerns_all, observed, busy, &policy, now);
+        let mut snapshot = self.snapshot(shown, busy, &policy, now);
         self.readmit();
         self.publish(&news);
-        self.watch_guests(&news, snapshot.observed.is_some());
+        self.forget_made_of(&news);
+        self.watch_guests(&news);
         if self.is_over(&snapshot) {
             return Ok(Round::Over);
         }
@@ -353,28 +360,22 @@ impl Reconciler {
         }
     }
 
-    fn look_at_host(&mut self) {
-        let rows = self.mirror.roster.vms();
-        // It goes with this look: what a look shows says nothing about what was known before another.
-        let before = Before::new(rows, &self.memory.busy_vms);
-        self.look = Look::UnderWay;
-        let hypervisor = self.context.hypervisor.clone();
-        self.running.spawn(async move {
-            Outcome::Observed {
-                result: hypervisor.list().await,
-                before,
-            }
-        });
-    }
-
-    async fn prune(&self) {
-        let before = self.context.clock.now() - KEEP_ENDED;
-        if let Err(error) = self.context.store.prune(before).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "old rows are not pruned"
-            );
+    /// Has rows deleted of what is long over. The loop does not wait for it.
+    fn prune(&mut self) {
+        if std::mem::replace(&mut self.prunes, true) {
+            return;
         }
+        let before = self.context.clock.now() - KEEP_ENDED;
+        let store = self.store();
+        self.running.spawn(async move {
+            if let Err(error) = store.prune(before).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "old rows are not pruned"
+                );
+            }
+            Outcome::Pruned
+        });
     }
 }
 

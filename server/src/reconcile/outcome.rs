@@ -3,8 +3,9 @@
 use tokio::task::{Id, JoinError};
 
 use super::jobs::{Context, Failed, JobError, Outcome};
+use super::look::{Look, Sighting};
 use super::status::{in_words, named};
-use super::{Look, Reconciler, Trouble};
+use super::{Reconciler, Trouble};
 use crate::ids::VmId;
 use crate::lease::PoolKey;
 
@@ -109,13 +110,13 @@ impl Reconciler {
                     );
                 }
             }
-            Outcome::Observed { before, result } => {
+            Outcome::Observed { since, result } => {
                 // Since another became due this one says too little.
                 let is_due = matches!(self.look, Look::Due);
                 match result {
                     Ok(_) if is_due => {}
-                    Ok(observed) => {
-                        self.look = Look::Seen(before, observed);
+                    Ok(shown) => {
+                        self.look = Look::Seen(Sighting { shown, since });
                         self.note(Trouble::Host, None);
                     }
                     Err(error) => {
@@ -130,6 +131,7 @@ impl Reconciler {
                 }
             }
             Outcome::Resumed => {}
+            Outcome::Pruned => self.prunes = false,
         }
     }
 

@@ -153,8 +153,10 @@ impl Reconciler {
     /// and is told anew for the next.
     fn admit(&mut self, lease: &LeaseRow, vm: &VmRow) {
         self.memory.admitted.remove(&vm.id);
-        // Without it the plan is of another moment.
         let Some(keyed) = self.memory.keyed.get(&vm.id) else {
+            // The plan was told of it in this very round, so this is a fault of ours.
+            let (lease, vm) = (lease.id, vm.id);
+            tracing::error!(%lease, %vm, "{lease} does not get {vm}: nothing is known to sign its certificate with");
             return;
         };
         let ca = keyed.ca.clone();

@@ -3,9 +3,11 @@
 use time::OffsetDateTime;
 
 use super::jobs::{JobError, Outcome, build_template, template_key};
+use super::look::Look;
+use super::mirror::News;
 use super::status::{in_words, named};
 use super::upkeep::{Again, Template};
-use super::{Look, Reconciler, Work};
+use super::{Reconciler, Work};
 use crate::clock::random_bytes;
 use crate::hypervisor::HypervisorError;
 use crate::hypervisor::template::{Checked, TemplateError, TemplateKey};
@@ -138,8 +140,8 @@ impl Reconciler {
             let known = |vm: &VmId| self.mirror.vm(*vm).is_some();
             !host.running.iter().all(known)
         });
-        if !strangers {
-            for folder in self.upkeep.take_unused(&snapshot.vms) {
+        if !strangers && self.upkeep.has_outdated() {
+            for folder in self.upkeep.take_unused(self.mirror.roster.vms()) {
                 tracing::info!("removing {}: no machine uses it any more", folder.display());
                 let templates = self.templates.clone();
                 self.running
@@ -149,6 +151,15 @@ impl Reconciler {
             }
         }
         self.tell_templates();
+    }
+
+    /// What VMs were made of that are gone does not matter any more.
+    pub(super) fn forget_made_of(&mut self, news: &News) {
+        for vm in &news.vms {
+            if self.mirror.vm(*vm).is_none() {
+                self.upkeep.gone(*vm);
+            }
+        }
     }
 
     pub(super) fn template_built(&mut self, key: PoolKey, result: Result<Checked, JobError>) {

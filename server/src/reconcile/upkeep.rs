@@ -204,13 +204,19 @@ impl Upkeep {
         !self.outdated.is_empty()
     }
 
+    /// Nothing is left of a VM.
+    pub(super) fn gone(&mut self, vm: VmId) {
+        self.made_of.remove(&vm);
+    }
+
     /// Takes out the folders that no VM can use any more; `vms` are all there are.
-    pub(super) fn take_unused(&mut self, vms: &[VmRow]) -> Vec<PathBuf> {
-        let there: BTreeSet<VmId> = vms.iter().map(|vm| vm.id).collect();
-        self.made_of.retain(|known, _| there.contains(known));
-        let on_host = || vms.iter().filter(|vm| vm.phase != VmPhase::Planned);
+    pub(super) fn take_unused<'a>(
+        &mut self,
+        vms: impl IntoIterator<Item = &'a VmRow>,
+    ) -> Vec<PathBuf> {
+        let mut on_host = vms.into_iter().filter(|vm| vm.phase != VmPhase::Planned);
         // One that an earlier process started may have been made of anything.
-        if on_host().any(|vm| !self.made_of.contains_key(&vm.id)) {
+        if on_host.any(|vm| !self.made_of.contains_key(&vm.id)) {
             return Vec::new();
         }
         let used: BTreeSet<&PathBuf> = self.made_of.values().flatten().collect();

@@ -11,14 +11,15 @@ use std::time::Duration;
 use remote_docker_api::EventKind;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, Id, JoinError};
 use tokio::time::Instant;
 
+use super::Reconciler;
+use super::look::Look;
 use super::mirror::News;
-use super::{Look, Reconciler};
 use crate::guest::Link;
 use crate::ids::VmId;
-use crate::lease::{VmPhase, VmRow};
+use crate::lease::{LeaseRow, VmPhase, VmRow};
 use crate::store::Store;
 use health::Illness;
 use watcher::Watcher;
@@ -122,13 +123,17 @@ async fn tell(store: Arc<Store>, mut queue: mpsc::Receiver<Untold>) {
 impl Reconciler {
     /// Sees to it that each VM that is ready or handed out is watched, as often as its lease needs: those
     /// that the news are about or that nobody works on any more, or all.
-    pub(super) fn watch_guests(&mut self, news: &News, all: bool) {
-        let idle = std::mem::take(&mut self.memory.idle_again);
-        let vms: Vec<VmId> = if all || news.all {
-            self.mirror.roster.vms().map(|vm| vm.id).collect()
+    pub(super) fn watch_guests(&mut self, news: &News) {
+        let mut vms = std::mem::take(&mut self.memory.idle_again);
+        if news.all {
+            vms.extend(self.mirror.roster.vms().map(|vm| vm.id));
         } else {
-            news.vms.union(&idle).copied().collect()
-        };
+            vms.extend(&news.vms);
+            // How often may be another now.
+            let leases = news.leases.iter();
+            let leases = leases.filter_map(|lease| self.mirror.roster.lease(*lease));
+            vms.extend(leases.filter_map(LeaseRow::machine));
+        }
         for id in vms {
             let Some(vm) = self.mirror.vm(id) else {
                 continue;
@@ -139,8 +144,7 @@ impl Reconciler {
                 continue;
             }
             let period = self.period(vm);
-            let watched = self.memory.monitors.get(&id);
-            if watched.is_none_or(|monitor| monitor.task.is_finished()) {
+            if !self.memory.monitors.contains_key(&id) {
                 self.watch(id, None);
             }
             if let Some(monitor) = self.memory.monitors.get(&id) {
@@ -164,9 +168,27 @@ impl Reconciler {
             self.memory.guests.enter(vm),
             self.reporter.clone(),
         );
-        let task = tokio::spawn(watcher.run(link)).abort_handle();
+        let task = self.watchers.spawn(watcher.run(link));
         // One before it, if any, ends here.
         self.memory.monitors.insert(vm, Monitor { task, period });
+    }
+
+    /// A watcher has ended. It does so when it is told to, or by a fault of ours: the next round makes another
+    /// then. Answers whether one is needed.
+    pub(super) fn watcher_ended(&mut self, ended: Result<(Id, ()), JoinError>) -> bool {
+        let error = match ended {
+            Err(error) if !error.is_cancelled() => error,
+            _ => return false,
+        };
+        let monitors = self.memory.monitors.iter();
+        let mut its = monitors.filter(|(_, monitor)| monitor.task.id() == error.id());
+        let Some(vm) = its.next().map(|(vm, _)| *vm) else {
+            return false;
+        };
+        tracing::error!(%vm, error = &error as &dyn std::error::Error, "who watches {vm} panicked; another begins");
+        self.memory.monitors.remove(&vm);
+        self.memory.idle_again.insert(vm);
+        true
     }
 
     /// Takes in a report. Whether it is reason enough for another round: what guests say about their

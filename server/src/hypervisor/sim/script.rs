@@ -21,6 +21,8 @@ pub enum SimFault {
     /// The call does everything at once, and returns only after
     /// [`let_go`](super::SimHypervisor::let_go): what it answers was so back then.
     ReturnsLate,
+    /// Whoever calls panics, as by a fault of ours.
+    Panics,
 }
 
 /// Names a verb in the script of faults.

@@ -2,10 +2,12 @@
 
 use super::world::World;
 use super::*;
+use crate::hypervisor::Observed;
 
 impl World {
-    /// Tells the roster what has changed since the last time, and nothing else.
-    fn tell_the_roster(&mut self) {
+    /// Tells the roster what has changed since the last time, and nothing else. Answers the VMs that
+    /// somebody works on.
+    fn tell_the_roster(&mut self) -> BTreeSet<VmId> {
         for vm in self.vms.values() {
             let known = self.roster.vm(vm.id);
             let lives = !vm.phase.is_gone();
@@ -23,21 +25,54 @@ impl World {
         for vm in std::mem::take(&mut self.stirred) {
             self.roster.stir(vm);
         }
+        self.snapshot(false).busy_vms
+    }
+
+    /// The plan, the next moment to look again, and what those who wait are told are the same whether
+    /// all are looked at or only those that are not quiet; also when the host was looked at, whatever it
+    /// shows.
+    pub(super) fn a_look_at_the_restless_is_enough(&mut self) {
+        let busy = self.tell_the_roster();
+        self.is_enough(&busy, None);
+        let seen = self.snapshot(true).observed.unwrap_or_default();
+        self.is_enough(&busy, Some(seen.clone()));
+        let reserve = self.policy.disk_reserve_bytes;
+        for free in [reserve, reserve - 1] {
+            let of = |vm: &VmId| (*vm, vm.bits() % 3 * 10);
+            let stalled = seen.running.iter().filter(|vm| vm.bits() % 2 == 0);
+            let seen = Observed {
+                stalled: stalled.copied().collect(),
+                disk_bytes: self.host.keys().map(of).collect(),
+                free_disk_bytes: Some(free),
+                ..seen.clone()
+            };
+            self.is_enough(&busy, Some(seen));
+        }
+    }
+
+    fn is_enough(&mut self, busy: &BTreeSet<VmId>, seen: Option<Observed>) {
+        let whole = Snapshot {
+            observed: seen.clone(),
+            ..self.snapshot(false)
+        };
+        let before = Before::new(&self.roster, busy);
+        let shown = seen.map(|seen| before.compare(seen).settle(&BTreeSet::new(), &self.roster));
+        let amiss = shown.iter().flat_map(Shown::amiss);
+        let need = busy.iter().copied().chain(amiss).collect();
         let known = |vm| Heard {
             listening_since: Some(self.listening_since),
             activity: self.activity.get(&vm).copied(),
         };
-        let busy = self.snapshot(false).busy_vms;
-        self.roster.settle(self.now, &busy, known, &self.policy);
-    }
-
-    /// The plan, the next moment to look again, and what those who wait are told are the same whether
-    /// all are looked at or only those that are not quiet.
-    pub(super) fn a_look_at_the_restless_is_enough(&mut self) {
-        self.tell_the_roster();
-        let whole = self.snapshot(false);
-        let Sight { vms, leases, quiet } = self.roster.restless();
+        self.roster.settle(self.now, &need, known, &self.policy);
+        let of_all = shown
+            .as_ref()
+            .is_some_and(|it| it.concerns_all(&self.policy));
+        let Sight { vms, leases, quiet } = match of_all {
+            true => self.roster.whole(),
+            false => self.roster.restless(),
+        };
         let focused = Snapshot {
+            observed: shown.map(|shown| shown.of(&vms)),
             vms,
             leases,
             quiet,

@@ -15,14 +15,14 @@ use std::time::Duration;
 use remote_docker_api::StepTiming;
 
 use super::Settings;
+use super::look::Since;
 use super::memory::{Admitted, Keyed, Started};
-use super::observation::Before;
 use crate::clock::Clock;
 use crate::guest::{GuestError, Link};
 use crate::hypervisor::template::{Checked, TemplateError};
-use crate::hypervisor::{Hypervisor, HypervisorError, Observed};
+use crate::hypervisor::{Hypervisor, HypervisorError};
 use crate::ids::VmId;
-use crate::lease::{DestroyReason, PoolKey, VmPhase, VmRow};
+use crate::lease::{DestroyReason, PoolKey, Shown, VmPhase, VmRow};
 use crate::pki::PkiError;
 use crate::store::{Store, StoreError};
 
@@ -84,9 +84,11 @@ pub(super) enum Outcome {
         result: Result<(), TemplateError>,
     },
     Observed {
-        before: Before,
-        result: Result<Observed, HypervisorError>,
+        since: Since,
+        result: Result<Shown, HypervisorError>,
     },
+    /// Rows of what is over, or not.
+    Pruned,
     Resumed,
 }
 

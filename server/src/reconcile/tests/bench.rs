@@ -1,11 +1,13 @@
 //! A server without HTTP: the real reconciler, a real SQLite file, a simulated host, a clock that
 //! stands still until it is told otherwise.
 
+mod clients;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use remote_docker_api::{Egress, EndReason, LeaseId};
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,13 +19,15 @@ use crate::guest::Guests;
 use crate::hypervisor::sim::SimHypervisor;
 use crate::hypervisor::template::Templates;
 use crate::hypervisor::{Hypervisor, ImageFiles};
-use crate::lease::{Budget, Grant, LeasePhase, LeaseRow, Policy, PoolKey, VmPhase};
+use crate::lease::{Budget, Policy, PoolKey};
 use crate::network::DirectDialer;
 use crate::pki::SanName;
 use crate::reconcile::{Offer, Outlook, Reconciler, Settings, Status, Watching};
 use crate::relay::{Limits, Relay};
 use crate::seen::Seen;
-use crate::store::{NewLease, Store};
+use crate::store::Store;
+
+pub(super) use clients::Ask;
 
 /// Waiting for a level ends after this; far beyond what any test needs.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -40,35 +44,13 @@ pub(super) struct Bench {
     leases_made: u64,
 }
 
-/// What is asked for.
-#[derive(Debug, Clone)]
-pub(super) struct Ask {
-    pub(super) ttl_s: u32,
-    pub(super) keepalive_s: Option<u32>,
-    pub(super) idle_s: Option<u32>,
-    pub(super) egress: Egress,
-    /// As a client does that waits for the answer.
-    pub(super) attended: bool,
-}
-
-impl Default for Ask {
-    fn default() -> Self {
-        Self {
-            ttl_s: 3600,
-            keepalive_s: None,
-            idle_s: None,
-            egress: Egress::Internet,
-            attended: false,
-        }
-    }
-}
-
 struct Server {
     task: JoinHandle<usize>,
     stop: CancellationToken,
     status: tokio::sync::watch::Receiver<Status>,
     guests: Guests,
     outlook: tokio::sync::watch::Receiver<Outlook>,
+    most_planned: Arc<AtomicUsize>,
 }
 
 pub(super) fn key() -> PoolKey {
@@ -187,6 +169,7 @@ impl Bench {
         let stop = CancellationToken::new();
         let (status, guests) = (reconciler.status(), reconciler.guests());
         let outlook = reconciler.outlook();
+        let most_planned = reconciler.most_planned.clone();
         let task = tokio::spawn(reconciler.run(stop.clone()));
         self.server = Some(Server {
             task,
@@ -194,6 +177,7 @@ impl Bench {
             status,
             guests,
             outlook,
+            most_planned,
         });
     }
 
@@ -221,6 +205,12 @@ impl Bench {
     /// What those who wait are told.
     pub(super) fn outlook(&self) -> Outlook {
         self.server.as_ref().unwrap().outlook.borrow().clone()
+    }
+
+    /// The most rows that the server made a plan from since this was asked last.
+    pub(super) fn most_planned(&self) -> usize {
+        let server = self.server.as_ref().unwrap();
+        server.most_planned.swap(0, Ordering::Relaxed)
     }
 
     /// The guests of the server that runs.
@@ -313,162 +303,6 @@ impl Bench {
     /// Any committed write wakes the reconciler.
     pub(super) async fn poke(&self) {
         self.store.prune(OffsetDateTime::UNIX_EPOCH).await.unwrap();
-    }
-
-    pub(super) async fn ask(&mut self) -> LeaseId {
-        self.ask_for(3600).await
-    }
-
-    /// Asks as a client does that waits for the answer.
-    pub(super) async fn ask_attended(&mut self) -> LeaseId {
-        self.ask_with(Ask {
-            attended: true,
-            ..Ask::default()
-        })
-        .await
-    }
-
-    pub(super) async fn ask_for(&mut self, ttl_s: u32) -> LeaseId {
-        self.ask_with(Ask {
-            ttl_s,
-            ..Ask::default()
-        })
-        .await
-    }
-
-    /// Asks for a lease that ends when nothing happens on it for so long.
-    pub(super) async fn ask_idle(&mut self, idle_s: u32) -> LeaseId {
-        self.ask_with(Ask {
-            ttl_s: 3600 * 3,
-            idle_s: Some(idle_s),
-            ..Ask::default()
-        })
-        .await
-    }
-
-    /// Waits until a machine is ready that no lease has.
-    pub(super) async fn ready_one(&self) {
-        let mut changes = self.store.changes();
-        let ready = async {
-            loop {
-                changes.mark_unchanged();
-                let (vms, _) = self.store.snapshot().await.unwrap();
-                if vms.iter().any(|vm| vm.phase == VmPhase::Ready) {
-                    return;
-                }
-                changes.changed().await.unwrap();
-            }
-        };
-        tokio::time::timeout(PATIENCE, ready)
-            .await
-            .expect("no machine is ready");
-    }
-
-    pub(super) async fn ask_with(&mut self, ask: Ask) -> LeaseId {
-        self.ask_as("default", ask).await
-    }
-
-    pub(super) async fn ask_as(&mut self, project: &str, ask: Ask) -> LeaseId {
-        let Ask {
-            ttl_s,
-            keepalive_s,
-            idle_s,
-            egress,
-            attended,
-        } = ask;
-        self.leases_made += 1;
-        let id = LeaseId::from_bits(self.leases_made);
-        let client = rcgen::KeyPair::generate().unwrap();
-        let request = rcgen::CertificateParams::default()
-            .serialize_request(&client)
-            .unwrap();
-        let new = NewLease {
-            id,
-            project: project.to_owned(),
-            key: key(),
-            ttl_s,
-            keepalive_s,
-            idle_s,
-            egress,
-            idempotency: None,
-            labels: BTreeMap::new(),
-            client_csr_pem: request.pem().unwrap(),
-            created_at: self.now(),
-            wait_until: self.now() + time::Duration::seconds(120),
-            attended,
-            asked: Default::default(),
-            asked_token: None,
-        };
-        self.store.insert_lease(&new).await.unwrap();
-        id
-    }
-
-    /// Waits until the server has gone round: whoever asks now is served after all that was due.
-    pub(super) async fn goes_round(&mut self) {
-        let other = self.ask().await;
-        self.active(other).await;
-        self.release(other).await;
-        self.ended(other).await;
-    }
-
-    pub(super) async fn is_active(&self, id: LeaseId) -> bool {
-        matches!(self.lease(id).await.phase, LeasePhase::Active(_))
-    }
-
-    pub(super) async fn release(&self, id: LeaseId) {
-        self.store.wish_end(id, EndReason::Released).await.unwrap();
-    }
-
-    pub(super) async fn lease(&self, id: LeaseId) -> LeaseRow {
-        self.store.lease(id).await.unwrap().unwrap()
-    }
-
-    /// Waits until the lease is active.
-    pub(super) async fn active(&self, id: LeaseId) -> Grant {
-        let row = self
-            .until(id, "active", |phase| matches!(phase, LeasePhase::Active(_)))
-            .await;
-        match row.phase {
-            LeasePhase::Active(grant) => *grant,
-            _ => unreachable!(),
-        }
-    }
-
-    /// Waits until the lease has ended and tells why it did.
-    pub(super) async fn ended(&self, id: LeaseId) -> EndReason {
-        let row = self
-            .until(id, "ended", |phase| {
-                matches!(phase, LeasePhase::Ended { .. })
-            })
-            .await;
-        match row.phase {
-            LeasePhase::Ended { end, .. } => end.reason,
-            _ => unreachable!(),
-        }
-    }
-
-    async fn until(&self, id: LeaseId, what: &str, is: fn(&LeasePhase) -> bool) -> LeaseRow {
-        let mut changes = self.store.changes();
-        let wait = async {
-            loop {
-                changes.mark_unchanged();
-                let row = self.lease(id).await;
-                if is(&row.phase) {
-                    return row;
-                }
-                changes.changed().await.unwrap();
-            }
-        };
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(row) => row,
-            Err(_) => panic!(
-                "{id} is not {what}: {:?}; rows {:?}; host {:?}; status {:?}",
-                self.lease(id).await.phase,
-                self.store.snapshot().await.unwrap().0,
-                self.sim.vms(),
-                self.status(),
-            ),
-        }
     }
 
     /// Waits until this holds, looking again whenever a row changed and every few milliseconds.

@@ -9,6 +9,7 @@ mod disk;
 mod egress;
 mod faults;
 mod life;
+mod looks;
 mod quota;
 mod races;
 mod restarts;

@@ -7,7 +7,7 @@ use remote_docker_api::{EndReason, EventKind, LeaseEvent, LeaseId};
 
 use super::bench::{Bench, key};
 use crate::guest::AskError;
-use crate::hypervisor::sim::Manners;
+use crate::hypervisor::sim::{Manners, SimFault, Verb};
 use crate::ids::VmId;
 use crate::lease::LeasePhase;
 use crate::store::MOST_TROUBLES;
@@ -60,6 +60,24 @@ async fn a_lease_on_which_nothing_happens_ends_and_one_sign_of_life_keeps_it() {
     bench.pass(0).await;
     assert_eq!(bench.ended(lease).await, EndReason::Idle);
     bench.release(other).await;
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn a_guest_whose_watcher_panicked_is_watched_again() {
+    let mut bench = Bench::started().await;
+    let lease = bench.ask().await;
+    let vm = bench.active(lease).await.vm;
+    asked_again(&bench, vm).await;
+    bench.sim.inject_for(vm, Verb::Channel, SimFault::Panics);
+    bench.sim.hang_up(vm);
+    bench
+        .eventually("its channel is opened", |bench| {
+            !bench.sim.has_fault(Verb::Channel)
+        })
+        .await;
+    asked_again(&bench, vm).await;
+    bench.release(lease).await;
     bench.clean().await;
 }
 
