@@ -220,6 +220,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
                 let keeping = keeper.run(store.clone(), clock.clone(), audited.clone());
                 tokio::spawn(keeping)
             });
+            tokio::spawn(crate::heap::tend(store.changes()));
             metrics.set_memory_budget(budget_mib);
             let reconciler = reconciler.with_metrics(metrics.clone());
             let machine_logs = MachineLogs {

@@ -13,6 +13,7 @@ pub mod config;
 pub mod doctor;
 pub mod failpoint;
 pub mod guest;
+pub mod heap;
 pub mod http;
 pub mod hypervisor;
 pub mod ids;

@@ -10,7 +10,7 @@ use remote_dockerd::access::command as tokens;
 use remote_dockerd::cli::{Cli, Command, ImageCommand, ReportFormat, Settings, TokenCommand};
 use remote_dockerd::clock::{Clock, SystemClock};
 use remote_dockerd::config::Config;
-use remote_dockerd::{app, doctor, image};
+use remote_dockerd::{app, doctor, heap, image};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -83,19 +83,6 @@ fn raise_file_limit() {
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
     if let Err(error) = raised {
         tracing::warn!("the limit of open files stays as it is: {error}");
-    }
-}
-
-/// How many heaps the C library may make.
-const HEAPS: i32 = 2;
-
-/// Keeps threads from having heaps of their own, of which the C library makes up to eight for each processor: what
-/// one thread takes and another gives back would stay with the one, and the process would grow by a megabyte with
-/// every lease (0.04 MiB with two heaps). To be called before there is a second thread.
-fn share_heaps() {
-    // SAFETY: sets a number of the allocator, which no other thread uses at the time.
-    if unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) } == 0 {
-        tracing::warn!("the C library makes as many heaps as it likes");
     }
 }
 
@@ -224,8 +211,9 @@ fn manage_images(config: &Config, command: ImageCommand) -> Result<(), Box<dyn E
 
 fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     remote_dockerd::telemetry::init(&config.log)?;
+    heap::keep_little_for_threads();
     quiet_libvirt();
-    share_heaps();
+    heap::share();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

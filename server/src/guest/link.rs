@@ -1,5 +1,11 @@
 //! One connection to an agent: requests and their answers, and what it says unasked.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use guest_protocol::{
@@ -7,7 +13,7 @@ use guest_protocol::{
     MAX_LOG_TAIL_BYTES, MAX_NOTICE_BYTES, OLDEST_VERSION, Phase, Reply, Request, Site, Status,
     VERSION, encode,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncWriteExt, ReadBuf};
 
 use super::{GuestError, printable, printable_lines};
 use crate::hypervisor::Channel;
@@ -222,8 +228,9 @@ impl Link {
     /// Listens no more, and waits until the guest is gone. Somebody must read: the news comes behind
     /// whatever was sent before. Slowly, so that a guest that floods waits for us and not we for it.
     pub async fn gone(&mut self) {
-        let mut buffer = [0; 8192];
-        while let Ok(1..) = self.channel.read(&mut buffer).await {
+        let nothing = |_: &[u8]| Ok::<_, Infallible>(());
+        let channel = &mut *self.channel;
+        while let Ok(Ok(1..)) = poll_fn(|cx| read(channel, cx, nothing)).await {
             tokio::time::sleep(DRAIN_PAUSE).await;
         }
     }
@@ -323,23 +330,35 @@ impl Link {
 
     /// Reads once; 0 means that the channel closed.
     async fn fill(&mut self) -> Result<usize, GuestError> {
-        let mut buffer = [0; 8192];
-        let count = self
-            .channel
-            .read(&mut buffer)
+        let Self {
+            channel, decoder, ..
+        } = self;
+        let count = poll_fn(|cx| read(&mut **channel, cx, |bytes| decoder.feed(bytes)))
             .await
-            .map_err(GuestError::Channel)?;
+            .map_err(GuestError::Channel)?
+            .map_err(GuestError::Frame)?;
         self.received += count;
         if self.received > FLOOD_LIMIT_BYTES {
             return Err(GuestError::Flood {
                 limit_bytes: FLOOD_LIMIT_BYTES,
             });
         }
-        self.decoder
-            .feed(&buffer[..count])
-            .map_err(GuestError::Frame)?;
         Ok(count)
     }
+}
+
+/// Reads once and hands over what came; answers how much that was. What it is read into is there only during the call:
+/// there is somebody who waits for each guest, all the time, and has no memory for what does not come.
+fn read<E>(
+    channel: &mut dyn Channel,
+    cx: &mut Context<'_>,
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Poll<io::Result<Result<usize, E>>> {
+    let mut bytes = [MaybeUninit::uninit(); 8192];
+    let mut buffer = ReadBuf::uninit(&mut bytes);
+    ready!(Pin::new(channel).poll_read(cx, &mut buffer))?;
+    let bytes = buffer.filled();
+    Poll::Ready(Ok(take(bytes).map(|()| bytes.len())))
 }
 
 async fn within<T>(

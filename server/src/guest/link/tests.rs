@@ -1,5 +1,5 @@
 use guest_protocol::{Fault, FaultCode, Hello, MAX_FRAME_BYTES};
-use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 

@@ -313,6 +313,16 @@ mod tests {
 
     use super::*;
 
+    /// What one that waits takes: there is one for each machine. It was 18 KiB with a buffer for what may come.
+    #[test]
+    fn a_watcher_that_waits_is_small() {
+        fn size<F>(_: impl FnOnce(Watcher, Option<Link>) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(Watcher::run);
+        assert!(bytes <= 4096, "{bytes}");
+    }
+
     #[test]
     fn one_sign_of_life_is_enough_and_what_is_unknown_is_one() {
         let quiet = Activity {
