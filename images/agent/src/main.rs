@@ -2,7 +2,8 @@
 //! ([`initramfs`]). From the disk it brings Docker up, keeps it up, and does what the server asks
 //! for over a virtio-serial port, so that it needs no network to be managed ([`boot`]).
 //!
-//! Where the site has a proxy, it is called a third way: in the place of `runc` ([`runtime`]).
+//! It is called in the place of `runc` in two further ways: where the site has a proxy ([`runtime`]), and by `dockerd`
+//! ([`repeat`]).
 //!
 //! Whatever cannot be mended ends the guest: the reason goes to the console, the power goes off, and
 //! the server makes another one.
@@ -39,6 +40,7 @@ mod proxy;
 mod quiesce;
 mod readiness;
 mod reaper;
+mod repeat;
 mod runtime;
 mod site;
 mod ssh;
@@ -58,6 +60,9 @@ const INIT: &str = "/init";
 fn main() -> ExitCode {
     if runtime::is_meant(std::env::args_os().next().as_deref()) {
         return runtime::run();
+    }
+    if let Some(arguments) = repeat::is_meant(std::env::args_os()) {
+        return repeat::run(&arguments);
     }
     if std::process::id() != 1 {
         // Whoever builds an image notes it, so that a server knows beforehand whom it will talk to.

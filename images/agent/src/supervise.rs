@@ -11,9 +11,15 @@ use crate::console::say;
 use crate::daemon_log::{self, DaemonLog};
 use crate::reaper::Reaper;
 
-/// What the daemons find in their environment besides. What they trace is meant to be collected; nobody collects
-/// it here, and the default is to wake up every five seconds for that. In milliseconds.
-const ENVIRONMENT: [(&str, &str); 1] = [("OTEL_BSP_SCHEDULE_DELAY", "3600000")];
+/// What the daemons find in their environment besides.
+const ENVIRONMENT: [(&str, &str); 2] = [
+    // What they trace is meant to be collected; nobody collects it here, and the default is to wake up every five
+    // seconds for that. In milliseconds.
+    ("OTEL_BSP_SCHEDULE_DELAY", "3600000"),
+    // Whenever Go collects garbage, which is every two minutes in daemons that do nothing, it would write down anew who
+    // took how much memory, for every place that ever took some, to pages that clones share. Nobody asks.
+    ("GODEBUG", "memprofilerate=0"),
+];
 
 /// A daemon that must always run.
 pub(crate) struct Daemon {
