@@ -24,6 +24,11 @@ fn main() -> ExitCode {
         remote_dockerd::failpoint::arm(name.clone());
     }
     let command = cli.command.unwrap_or_default();
+    // First of all: the configuration may come from a pipe.
+    let kept = match command {
+        Command::Serve => heap::keep_little_for_threads(),
+        _ => Ok(()),
+    };
     // It has more to tell than that the configuration is at fault.
     if let Command::Doctor(args) = command {
         return look_at_host(cli.settings, args.format).unwrap_or_else(|error| {
@@ -61,7 +66,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Serve => match serve(config) {
+        Command::Serve => match serve(config, kept) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 report(&*error);
@@ -209,9 +214,11 @@ fn manage_images(config: &Config, command: ImageCommand) -> Result<(), Box<dyn E
     told.fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
 
-fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+fn serve(config: Config, kept: std::io::Result<()>) -> Result<(), Box<dyn Error>> {
     remote_dockerd::telemetry::init(&config.log)?;
-    heap::keep_little_for_threads();
+    if let Err(error) = kept {
+        tracing::warn!("threads keep memory that they do not use: {error}");
+    }
     quiet_libvirt();
     heap::share();
     raise_file_limit();

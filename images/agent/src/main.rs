@@ -46,6 +46,8 @@ mod site;
 mod ssh;
 mod supervise;
 mod tls;
+#[cfg(test)]
+mod tls_tests;
 mod traffic;
 
 use std::convert::Infallible;

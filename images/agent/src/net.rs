@@ -202,7 +202,7 @@ mod tests {
     fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (takes root)");
                 work()
             });
             thread.join().unwrap()

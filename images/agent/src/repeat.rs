@@ -24,10 +24,8 @@ const WORD: &str = "in-place-of-runc";
 struct Repeat<'a> {
     /// Where programs are, without the folder that this is found in.
     path: OsString,
-    /// What was said.
+    /// A line that tells which file was asked, and what it said.
     said: &'a Path,
-    /// The very file that said it, which another one that is installed in its place is not, however old that seems.
-    asked: &'a Path,
 }
 
 /// What this was called with, if it was called to do this. Behind the word stands the file's own name.
@@ -47,7 +45,6 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     let repeat = Repeat {
         path: without(&path, own),
         said: Path::new("/run/runc-version"),
-        asked: &own.join("asked"),
     };
     let done = repeat.run(arguments);
     let Err(error) = done else {
@@ -94,37 +91,49 @@ impl Repeat<'_> {
 
     /// What was said, if it was `runc` as it is now that said it.
     fn known(&self, runc: &Metadata) -> Option<Vec<u8>> {
-        let asked = fs::metadata(self.asked).ok()?;
-        let is_same = (asked.dev(), asked.ino()) == (runc.dev(), runc.ino());
-        let text = fs::read(self.said).ok().filter(|_| is_same)?;
-        (!text.is_empty()).then_some(text)
+        let told = fs::read(self.said).ok()?;
+        let text = told.strip_prefix(identity(runc).as_bytes())?;
+        (!text.is_empty()).then(|| text.to_vec())
     }
 
-    /// Has it say it, and keeps that: the text last, as it counts only with the file that said it.
+    /// Has it say it, and keeps that.
     fn ask(&self, runc: &Path) -> io::Result<Vec<u8>> {
+        let asked = identity(&fs::metadata(runc)?);
         let Output { status, stdout, .. } = self.command(runc).arg("--version").output()?;
         if !status.success() {
             return Err(io::Error::other("no version"));
         }
-        // Another one may do the same at the same time.
-        let own = std::process::id().to_string();
-        let beside = |path: &Path| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".");
-            name.push(&own);
-            PathBuf::from(name)
-        };
-        let (said, asked) = (beside(self.said), beside(self.asked));
-        let kept = fs::hard_link(fs::canonicalize(runc)?, &asked)
-            .and_then(|()| fs::rename(&asked, self.asked))
-            .and_then(|()| fs::write(&said, &stdout))
-            .and_then(|()| fs::rename(&said, self.said));
-        // What was renamed is not there any more, unless both names were one file's before.
-        for left in [&said, &asked] {
-            let _ = fs::remove_file(left);
+        // Somebody may have put another one in its place meanwhile.
+        if identity(&fs::metadata(runc)?) == asked {
+            // Another one may do the same at the same time.
+            let mut new = self.said.as_os_str().to_owned();
+            new.push(format!(".{}", std::process::id()));
+            let told = [asked.as_bytes(), &stdout].concat();
+            // What cannot be kept is asked for again.
+            if fs::write(&new, told)
+                .and_then(|()| fs::rename(&new, self.said))
+                .is_err()
+            {
+                let _ = fs::remove_file(&new);
+            }
         }
-        kept.map(|()| stdout)
+        Ok(stdout)
     }
+}
+
+/// A line that no other file has, nor this one once somebody has written to it: the last of the times is one that
+/// nobody can set.
+fn identity(file: &Metadata) -> String {
+    format!(
+        "{} {} {} {}.{:09} {}.{:09}\n",
+        file.dev(),
+        file.ino(),
+        file.size(),
+        file.mtime(),
+        file.mtime_nsec(),
+        file.ctime(),
+        file.ctime_nsec()
+    )
 }
 
 /// Folders without one of them.
@@ -146,64 +155,78 @@ mod tests {
 
     fn install(folder: &Path, text: &str) {
         let new = folder.join("new");
-        fs::write(
-            &new,
-            format!("#!/bin/sh\necho asked >>\"$0.log\"\n{text}\n"),
-        )
-        .unwrap();
+        fs::write(&new, script(text)).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(&new, folder.join("runc")).unwrap();
     }
 
-    fn repeat(folder: &Path, and: impl FnOnce(&Repeat<'_>, &Path)) {
-        let repeat = Repeat {
-            path: without(
-                &env::join_paths([Path::new("/own"), folder]).unwrap(),
-                Path::new("/own"),
-            ),
-            said: &folder.join("said"),
-            asked: &folder.join("asked"),
-        };
-        let (runc, _) = repeat.find().unwrap();
-        and(&repeat, &runc);
+    fn script(text: &str) -> String {
+        format!("#!/bin/sh\n{text}\n")
+    }
+
+    fn repeat(folder: &Path) -> (OsString, PathBuf) {
+        let own = Path::new("/own");
+        let path = env::join_paths([own, folder]).unwrap();
+        (without(&path, own), folder.join("said"))
+    }
+
+    /// What it says without asking, and what it answers when it asks.
+    fn known_and_asked(folder: &Path) -> (Option<String>, io::Result<String>) {
+        let (path, said) = repeat(folder);
+        let it = Repeat { path, said: &said };
+        let (runc, file) = it.find().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (it.known(&file).map(text), it.ask(&runc).map(text))
     }
 
     #[test]
     fn it_is_asked_once_and_another_one_in_its_place_anew() {
         let folder = with_runc("echo one");
-        let known = |folder: &Path| {
-            let mut text = None;
-            repeat(folder, |it, runc| {
-                text = it.known(&fs::metadata(runc).unwrap());
-            });
-            text.map(|text| String::from_utf8(text).unwrap())
-        };
-        assert_eq!(known(folder.path()), None);
-        repeat(folder.path(), |it, runc| {
-            assert_eq!(it.ask(runc).unwrap(), b"one\n");
-        });
-        assert_eq!(known(folder.path()).as_deref(), Some("one\n"));
-        // As often as one likes, and nothing is left beside.
-        repeat(folder.path(), |it, runc| drop(it.ask(runc).unwrap()));
+        let (known, asked) = known_and_asked(folder.path());
+        assert_eq!((known, asked.unwrap()), (None, "one\n".to_owned()));
+        let (known, _) = known_and_asked(folder.path());
+        assert_eq!(known.as_deref(), Some("one\n"));
+
         install(folder.path(), "echo two");
-        assert_eq!(known(folder.path()), None);
-        repeat(folder.path(), |it, runc| drop(it.ask(runc).unwrap()));
-        assert_eq!(known(folder.path()).as_deref(), Some("two\n"));
-        let mut names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let (known, asked) = known_and_asked(folder.path());
+        assert_eq!((known, asked.unwrap()), (None, "two\n".to_owned()));
+        // Into the same file, and of the same length.
+        fs::write(folder.path().join("runc"), script("echo six")).unwrap();
+        let (known, asked) = known_and_asked(folder.path());
+        assert_eq!((known, asked.unwrap()), (None, "six\n".to_owned()));
+
+        let entries = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["asked", "runc", "runc.log", "said"]);
+        assert_eq!(names, ["runc", "said"], "nothing is left beside");
     }
 
     #[test]
     fn what_fails_is_not_kept() {
         let folder = with_runc("echo half; exit 1");
-        repeat(folder.path(), |it, runc| {
-            assert!(it.ask(runc).is_err());
-            assert!(it.known(&fs::metadata(runc).unwrap()).is_none());
-        });
+        assert!(known_and_asked(folder.path()).1.is_err());
+        assert_eq!(known_and_asked(folder.path()).0, None);
+        assert!(!folder.path().join("said").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_asked_for_again_and_nothing_older_is_said() {
+        let folder = with_runc("echo one");
+        known_and_asked(folder.path()).1.unwrap();
+        install(folder.path(), "echo two");
+        // Nothing takes the place of a folder.
+        fs::remove_file(folder.path().join("said")).unwrap();
+        fs::create_dir(folder.path().join("said")).unwrap();
+        for _ in 0..2 {
+            let (known, asked) = known_and_asked(folder.path());
+            assert_eq!((known, asked.unwrap()), (None, "two\n".to_owned()));
+        }
+    }
+
+    #[test]
+    fn one_that_was_replaced_while_it_was_asked_is_not_kept() {
+        let folder = with_runc("echo one; echo '#!/bin/sh' >$0.new; /bin/mv $0.new $0");
+        assert_eq!(known_and_asked(folder.path()).1.unwrap(), "one\n");
         assert!(!folder.path().join("said").exists());
     }
 }

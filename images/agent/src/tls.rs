@@ -25,6 +25,11 @@ pub(crate) struct ServerConfigs {
 }
 
 impl ServerConfigs {
+    #[cfg(test)]
+    pub(crate) fn for_docker(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.docker)
+    }
+
     /// Whoever does not ask for SSH wants Docker.
     pub(crate) fn wanted_by(&self, hello: &ClientHello<'_>) -> (Arc<ServerConfig>, Protocol) {
         let mut offered = hello.alpn().into_iter().flatten();

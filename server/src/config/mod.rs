@@ -1,7 +1,7 @@
 //! What an operator may choose: one file of TOML, one struct for each concern, and a few flags that
 //! win over the file. Unknown keys are refused, so that a misspelled one is not silently the default.
 //!
-//! [`load`] is the only reader of the file; the environment is read by the flags (`cli.rs`).
+//! [`load`] is the only reader of the file; what the environment configures is read by the flags (`cli.rs`).
 
 mod audit;
 mod control_groups;

@@ -30,10 +30,7 @@ impl<'a> Judge<'a> {
         let holders = snapshot
             .leases
             .iter()
-            .filter_map(|lease| match &lease.phase {
-                LeasePhase::Active(grant) => Some((lease.id, grant.vm)),
-                _ => None,
-            });
+            .filter_map(|lease| Some((lease.id, lease.machine()?)));
         Self {
             now,
             snapshot,

@@ -27,7 +27,7 @@ const FAILURES_KEPT: usize = 16;
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) busy_vms: BTreeSet<VmId>,
-    /// VMs that were busy in the last round and are so no more.
+    /// VMs that were busy in the last round and are so no more, and those whose watcher has ended by a fault.
     pub(super) idle_again: BTreeSet<VmId>,
     /// VMs whose guests have told of their use since the last round.
     pub(super) stirred: BTreeSet<VmId>,

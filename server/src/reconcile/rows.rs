@@ -78,10 +78,7 @@ pub(super) fn warn(
     let lease = lease.clone();
     Box::pin(async move {
         let warned = store.warn(&lease, of, &text, now).await?;
-        let vm = match &lease.phase {
-            LeasePhase::Active(grant) => Some(grant.vm),
-            _ => None,
-        };
+        let vm = lease.machine();
         let lease = lease.id;
         Ok(warned.map_or(Wrote::Nothing, |_| Wrote::Warning { lease, vm, text }))
     })

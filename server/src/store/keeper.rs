@@ -45,18 +45,22 @@ struct Shared {
     at_work: Mutex<()>,
     /// Little of a long log is left to be taken in.
     little_is_left: AtomicBool,
-    /// It was said that it cannot be taken in.
-    told: AtomicBool,
+    keepers: Told,
+    writers: Told,
 }
 
-impl Shared {
-    /// Has people know, once, that the log cannot be taken in, and that it can again.
-    fn tell<T>(&self, taken_in: Result<T, StoreError>) -> Option<T> {
-        let told = self.told.swap(taken_in.is_err(), Ordering::Relaxed);
+/// Whether it was said of one of both that it cannot take the log in: the other may well be able to.
+#[derive(Debug, Default)]
+struct Told(AtomicBool);
+
+impl Told {
+    /// Has people know, once, that the log is not taken in by `who`, and that it is again.
+    fn tell<T>(&self, who: &str, taken_in: Result<T, StoreError>) -> Option<T> {
+        let told = self.0.swap(taken_in.is_err(), Ordering::Relaxed);
         match taken_in {
             Ok(done) => {
                 if told {
-                    tracing::info!("the log is taken into the database again");
+                    tracing::info!("the {who} takes the log into the database again");
                 }
                 Some(done)
             }
@@ -64,7 +68,7 @@ impl Shared {
                 if !told {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "the log is not taken into the database and grows until it is; it is tried again"
+                        "the {who} cannot take the log into the database; it is tried again"
                     );
                 }
                 None
@@ -133,9 +137,9 @@ impl Keeper {
         }
     }
 
-    /// What became of taking it in is told to people.
+    /// What became of it when the writer took it in is told to people.
     pub(super) fn tell<T>(&self, taken_in: Result<T, StoreError>) -> Option<T> {
-        self.shared.tell(taken_in)
+        self.shared.writers.tell("writer", taken_in)
     }
 
     /// Nothing of the log is left, or as little as readers leave.
@@ -164,7 +168,7 @@ fn keep(opening: &Opening, reserve: &Reserve, calls: &Receiver<()>, shared: &Sha
         let taken_in = take_in(&mut connection, opening);
         drop(turn);
         // As long as it does not work the writer takes in all that there is.
-        if let Some(pages) = shared.tell(taken_in) {
+        if let Some(pages) = shared.keepers.tell("keeper", taken_in) {
             // What was taken in is on its way to the disk. The writer would wait for it.
             reserve.flush();
             let is_long = pages >= LOG_PAGES;

@@ -287,7 +287,10 @@ impl Operation for Prune {
         // Leases first: they refer to VMs.
         let leases = leases::prune(change.line, change.node, self.before, PRUNED_TOGETHER)?;
         let vms = vms::prune(change.line, change.node, self.before, PRUNED_TOGETHER)?;
-        change.wrote();
+        // Whoever follows what changes need not hear of nothing.
+        if leases + vms > 0 {
+            change.wrote();
+        }
         Ok(Pruned { leases, vms })
     }
 }

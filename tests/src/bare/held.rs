@@ -2,13 +2,13 @@
 //! server, libvirt or a network that leads anywhere. What it does is what every lease has its guest do.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use guest_protocol::{Activated, Activation, Call, DOCKER_PORT, Live, Reply};
+use remote_dockerd::clock::{Clock, SystemClock};
 use remote_dockerd::ids::VmId;
 use remote_dockerd::network::{GATEWAY, GATEWAY_MAC, GUEST_MAC};
 use remote_dockerd::pki::{SanName, VmCa};
-use time::OffsetDateTime;
 
 use super::{Bare, LIMIT, Machine, Start};
 use crate::https::{self, Credentials};
@@ -42,7 +42,7 @@ impl Bare {
     pub fn hold(&self, is_counted: bool) -> Held {
         // Whoever asks for a lease has made the key before, and the server an authority beside other work.
         let key = ClientKey::generate();
-        let now = OffsetDateTime::now_utc();
+        let now = SystemClock.wall();
         let ca = VmCa::generate(VmId::from_bits(1), now, now + GOOD_FOR).expect("an authority");
         let mut machine = self.start(Start::Clone);
         let mut translated = Vec::new();
@@ -101,9 +101,7 @@ pub(super) fn lay_wire(tap: &str) {
 }
 
 fn activate(machine: &mut Machine) -> Activated {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock");
+    let now = SystemClock.wall().unix_timestamp_nanos();
     let order = Activation {
         hostname: "bare".into(),
         machine_id: "b".repeat(32),
@@ -111,7 +109,7 @@ fn activate(machine: &mut Machine) -> Activated {
         gateway: GATEWAY,
         gateway_mac: GATEWAY_MAC,
         nameservers: vec![],
-        unix_time_ns: u64::try_from(now.as_nanos()).expect("a time in this era"),
+        unix_time_ns: u64::try_from(now).expect("a time in this era"),
         entropy_hex: "be".repeat(64),
         expect_reseed: true,
         site: Live::default(),

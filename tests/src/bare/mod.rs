@@ -1,6 +1,6 @@
 //! QEMU without anything around it: the floor that a lease is compared with. The machine is that of the server's
-//! clones, from the same template; there is no libvirt, no network in use and no TLS. What it is asked is asked
-//! over the agent's serial port. In between the floor and a lease is such a machine with an identity of its own,
+//! clones, from the same template; there is no libvirt, and for the floor no network in use and no TLS: what it is
+//! asked is asked over the agent's serial port. In between the floor and a lease is such a machine with an identity of its own,
 //! which is asked over TLS: what that takes is the guest's share of a lease.
 
 mod held;
@@ -21,7 +21,7 @@ pub use recipe::{Recipe, Start};
 
 /// For the programs that make what a machine needs.
 const LIMIT: Duration = Duration::from_secs(20);
-/// A network card that leads nowhere.
+/// The network card, which leads to this namespace and no further.
 const TAP: &str = "bare0";
 
 /// Where bare machines are run, one at a time.

@@ -80,6 +80,10 @@ fn a_state_folder_that_another_server_holds() {
     let words = refusal_of(&server, server.command());
     let state = server.state();
     assert_says(&words, &["another remote-dockerd", state.to_str().unwrap()]);
+    // One whose configuration can be read once only knows of that folder as well, although each server
+    // begins twice (`heap.rs`).
+    let words = refusal_of(&server, piped(&server));
+    assert_says(&words, &["another remote-dockerd", state.to_str().unwrap()]);
     // The other goes on as if nothing had been.
     server.lease().docker().ok(["version"]);
 }
@@ -112,6 +116,16 @@ fn a_server_that_is_not_root() {
     command.arg(program).args(["serve", "--config"]).arg(config);
     let words = refusal_of(&server, command);
     assert_says(&words, &["root"]);
+}
+
+/// The server with its configuration from a pipe.
+fn piped(server: &TestServer) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat \"$1\" | \"$0\" serve --config /dev/stdin"]);
+    command.arg(server.setting().server());
+    command.arg(server.root().join("config.toml"));
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
 }
 
 /// A command in front of the server's own.
