@@ -30,9 +30,6 @@ use crate::{activate, cgroups, clock, cut, disk, docker, logs, quiesce, tls};
 /// How long the daemon may take to answer when somebody asks whether it does.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The console is slow and what is told there can wait until the holder has had a first answer.
-const CONSOLE_PAUSE: Duration = Duration::from_secs(2);
-
 /// Longest text of a fault, in bytes.
 const MAX_FAULT_BYTES: usize = 500;
 
@@ -65,7 +62,7 @@ pub(crate) struct Agent {
     quiesced: Option<Mark>,
     /// Made at the activation, used when the certificate comes.
     identity: Option<TlsIdentity>,
-    /// For the console, some time after the server has its answer.
+    /// For the console, which is slow, once the server has its answer.
     say_later: Option<String>,
 }
 
@@ -222,10 +219,7 @@ impl Service for Agent {
 
     fn answered(&mut self) {
         if let Some(text) = self.say_later.take() {
-            tokio::spawn(async move {
-                tokio::time::sleep(CONSOLE_PAUSE).await;
-                say!("{text}");
-            });
+            say!("{text}");
         }
     }
 }

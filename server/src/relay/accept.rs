@@ -70,7 +70,7 @@ pub(super) async fn run(port: Port) {
             }
         };
         failing = false;
-        let wait = port.hall.enter();
+        let wait = port.hall.enter().await;
         tokio::spawn(attend(Arc::clone(&port), client, wait));
     }
 }

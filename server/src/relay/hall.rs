@@ -1,16 +1,19 @@
 //! Where connections are until the client and the guest talk to each other (`turns.rs`). One that does not
 //! get there wants to hold a place, not to talk: it is given none of the lease's, and the oldest one leaves
-//! when the hall is full.
+//! when the hall is full. Who comes next waits until that one has left, so that there are never more than there are
+//! places, however late the processors come to those that were told to leave.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// One for each port.
 #[derive(Debug)]
 pub(super) struct Hall {
     limit: usize,
+    places: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
 }
 
@@ -28,17 +31,28 @@ pub(super) struct Wait {
     number: u64,
     /// Cancelled when it has to leave.
     pub leave: CancellationToken,
+    /// Nobody else has it before this has gone.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Hall {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
+            places: Arc::new(Semaphore::new(limit)),
             waiting: Mutex::default(),
         }
     }
 
-    pub(super) fn enter(self: &Arc<Self>) -> Wait {
+    /// Has the oldest leave if there is no room, and waits for that.
+    pub(super) async fn enter(self: &Arc<Self>) -> Wait {
+        let mut wait = self.come();
+        // Nobody closes it.
+        wait._place = Arc::clone(&self.places).acquire_owned().await.ok();
+        wait
+    }
+
+    fn come(self: &Arc<Self>) -> Wait {
         let mut waiting = self.waiting();
         if waiting.clients.len() >= self.limit
             && let Some((_, oldest)) = waiting.clients.pop_first()
@@ -53,6 +67,7 @@ impl Hall {
             hall,
             number,
             leave,
+            _place: None,
         }
     }
 
@@ -65,5 +80,29 @@ impl Hall {
 impl Drop for Wait {
     fn drop(&mut self) {
         self.hall.waiting().clients.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_waits_until_who_was_told_to_leave_has_left() {
+        let hall = Arc::new(Hall::new(2));
+        let (first, second) = (hall.enter().await, hall.enter().await);
+        let mut third = Box::pin(hall.enter());
+        assert!(third.as_mut().now_or_never().is_none());
+        assert!(first.leave.is_cancelled());
+        assert!(third.as_mut().now_or_never().is_none());
+        drop(first);
+        let third = third.await;
+        assert!(!second.leave.is_cancelled() && !third.leave.is_cancelled());
+        // Who leaves by itself makes room, too.
+        drop(third);
+        drop(hall.enter().await);
+        assert!(!second.leave.is_cancelled());
     }
 }

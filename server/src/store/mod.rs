@@ -287,10 +287,7 @@ impl Operation for Prune {
         // Leases first: they refer to VMs.
         let leases = leases::prune(change.line, change.node, self.before, PRUNED_TOGETHER)?;
         let vms = vms::prune(change.line, change.node, self.before, PRUNED_TOGETHER)?;
-        // Whoever follows what changes need not hear of nothing.
-        if leases + vms > 0 {
-            change.wrote();
-        }
+        change.wrote();
         Ok(Pruned { leases, vms })
     }
 }

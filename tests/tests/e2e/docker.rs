@@ -23,8 +23,8 @@ fn docker_version() {
         .at(told("docker_host"), Path::new(told("docker_cert_path")));
     is_promised(&server, &docker);
 
-    // The daemon is told what runc said before the template was copied, and runc is not run again: that its file now
-    // says something else is not noticed. Another file in its place is, however old it seems.
+    // The daemon is told what runc said before the template was copied, and runc is not run again. Another one in its
+    // place is, however old it seems, and so is one that was written into the same file.
     let runc = || {
         let format =
             "{{range .Server.Components}}{{if eq .Name \"runc\"}}{{.Version}}{{end}}{{end}}";
@@ -33,11 +33,16 @@ fn docker_version() {
     let said = ssh("runc --version | sed -n 's/^runc version //p'");
     assert!(!said.is_empty());
     assert_eq!(runc(), said);
+    ssh("sed -i 's/^runc version .*/runc version 7.7.7/' /run/runc-version");
+    assert_eq!(runc(), "7.7.7");
     ssh("runc=$(readlink -f $(command -v runc)) && \
-         printf '#!/bin/sh\necho runc version 9.9.9\n' >/root/other && chmod 755 /root/other && \
-         cat /root/other >$runc && touch -d 2001-01-01 /root/other");
-    assert_eq!(runc(), said);
-    ssh("mv /root/other $(readlink -f $(command -v runc))");
+         printf '#!/bin/sh\necho runc version 8.8.8\n' >/root/other && chmod 755 /root/other && \
+         cat /root/other >$runc");
+    assert_eq!(runc(), "8.8.8");
+    ssh(
+        "sed -i s/8.8.8/9.9.9/ /root/other && touch -d 2001-01-01 /root/other && \
+         mv /root/other $(readlink -f $(command -v runc))",
+    );
     assert_eq!(runc(), "9.9.9");
     cli.ok(["stop", id]);
 }
